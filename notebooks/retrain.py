@@ -1,0 +1,65 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One run of iterative retraining
+#
+# This notebook runs Algorithm 1 once: one data set, one model, one scheme, one λ, one seed. It writes a *run directory*,
+# which chapters read. Stop it whenever you like: the same command goes on after the last complete generation.
+#
+# | parameter | meaning |
+# |---|---|
+# | `dataset`, `data_dir` | the real images (`digits`) and where to look for them, where files are needed |
+# | `model`, `model_options` | `edm` or `gaussian`, and overrides of its options |
+# | `scheme`, `lam` | `mix` (all real images and ⌊λn⌋ synthetic ones) or `fully_synthetic`; λ is the ratio synthetic : real |
+# | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |
+# | `n_images_initial`, `n_images_per_retraining` | training budgets of θ₀ and of each retraining, in images shown |
+# | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
+# | `init` | empty to train θ₀ here, or a run directory whose last weights are θ₀ |
+# | `run_dir` | where to write; empty for `runs/manual/<run id>` below the current directory |
+
+# %% tags=["parameters"]
+dataset = "digits"
+model = "edm"
+scheme = "mix"
+lam = 0.5
+n_retrain = 5
+n_images_initial = 180_000
+n_images_per_retraining = 36_000
+seed = 0
+device = "auto"
+data_dir = ""
+init = ""
+run_dir = ""
+model_options = {}
+
+# %%
+from iterative_retraining.experiment import open_experiment
+from iterative_retraining.parameters import check_parameters
+
+names = (
+    "dataset model scheme lam n_retrain n_images_initial n_images_per_retraining seed device data_dir init run_dir "
+    "model_options"
+)
+check_parameters(globals(), names)
+experiment = open_experiment(**{name: globals()[name] for name in names.split()})
+print(f"run {experiment.run.config.run_id}: {len(experiment.run.rows)} of {n_retrain + 1} generations are complete")
+
+# %%
+from iterative_retraining.progress import ProgressDisplay
+
+with ProgressDisplay(n_retrain) as progress:
+    for record in experiment.records(progress):
+        progress.generation_done(record)
+
+# %%
+from iterative_retraining.plots import quality_curves, read_runs
+
+figure = quality_curves(read_runs([experiment.run.path]))

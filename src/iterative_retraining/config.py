@@ -1,0 +1,133 @@
+"""What a run is: a frozen configuration, checked before any compute, whose hash names the run."""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from iterative_retraining.data import DATASETS
+from iterative_retraining.models import MODELS, resolve_options
+from iterative_retraining.schemes import SCHEMES
+
+
+class ConfigError(ValueError):
+    """A parameter is not allowed; the message names it, its value, what is allowed and the way out."""
+
+
+def _choice(name: str, value: object, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}{hint}")
+
+
+def check_count(name: str, value: object, meaning: str) -> int:
+    """``value`` as an int. Raises ConfigError unless it is a whole number >= 0."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ConfigError(f"{name} = {value!r} is not allowed: {meaning}, a whole number >= 0")
+    return int(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The parameters that decide a run's numbers. How far it goes, where it is kept and on what device it runs do not
+    belong here: a run can be extended and moved.
+
+    lam: the ratio synthetic : real, used by the scheme "mix" alone
+    n_images_initial, n_images_per_retraining: training budgets of theta_0 and of each retraining, in images
+    options: overrides of the model's options; after construction, every option with its value
+    init: "" to train theta_0, or the identity of the starting weights (`init_identity`)
+
+    Raises ConfigError for any value that is not allowed.
+    """
+
+    dataset: str = "digits"
+    model: str = "edm"
+    scheme: str = "mix"
+    lam: float = 0.5
+    n_images_initial: int = 180_000
+    n_images_per_retraining: int = 36_000
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    init: str = ""
+
+    def __post_init__(self) -> None:
+        _choice("dataset", self.dataset, DATASETS)
+        _choice("model", self.model, MODELS)
+        _choice("scheme", self.scheme, SCHEMES)
+        if isinstance(self.lam, bool) or not isinstance(self.lam, Real) or not (0 <= self.lam < math.inf):
+            raise ConfigError(
+                f"lam = {self.lam!r} is not allowed: it is the ratio synthetic : real, a finite number >= 0 "
+                "(for synthetic data alone, take scheme 'fully_synthetic')"
+            )
+        for name in ("n_images_initial", "n_images_per_retraining"):
+            check_count(name, getattr(self, name), "it is a training budget in images")
+        check_count("seed", self.seed, "it names the run's random numbers")
+        try:
+            resolved = resolve_options(self.model, self.dataset, self.options)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(str(error)) from error
+        object.__setattr__(self, "options", resolved)
+        object.__setattr__(self, "lam", float(self.lam))
+
+    def identity(self) -> dict[str, Any]:
+        """The configuration as plain JSON values, without what cannot matter: lam if the scheme has none, the budget of
+        theta_0 if it is not trained here, both budgets of a model that has no iterations."""
+        plain: dict[str, Any] = json.loads(json.dumps({**vars(self), "options": dict(self.options)}))
+        if self.scheme != "mix":
+            plain["lam"] = None
+        if self.init or self.model == "gaussian":
+            plain["n_images_initial"] = None
+        if self.model == "gaussian":
+            plain["n_images_per_retraining"] = None
+        return plain
+
+    @property
+    def hash(self) -> str:
+        """Ten hexadecimal digits of the SHA-256 of the identity."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def run_id(self) -> str:
+        """A readable name that ends in the hash, e.g. ``digits-edm-mix-lam0.5-seed3-0123456789``."""
+        arm = f"mix-lam{self.lam:g}" if self.scheme == "mix" else self.scheme
+        return f"{self.dataset}-{self.model}-{arm}-seed{self.seed}-{self.hash}"
+
+
+def check_device(device: str) -> str:
+    """The device to use: "cpu", "cuda" or "cuda:N"; "auto" is cuda where there is one. Raises ConfigError."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = str(device).partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise ConfigError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.devicecheck_count():
+        raise ConfigError(
+            f"device {device!r} is not there: this machine has {torch.cuda.devicecheck_count()} CUDA devices; "
+            "take device 'cpu' or 'auto'"
+        )
+    return str(device)
+
+
+def init_identity(init: str | Path) -> str:
+    """What names the weights that a run starts from: the run id of a run directory.
+
+    Raises ConfigError if ``init`` is no run directory with at least one complete generation.
+    """
+    from iterative_retraining.runs import RunError, read_config, read_ledger
+
+    try:
+        config, rows = read_config(Path(init)), read_ledger(Path(init))
+    except (OSError, RunError) as error:
+        raise ConfigError(f"init = {str(init)!r} is no run directory: {error}") from error
+    if not rows:
+        raise ConfigError(f"init = {str(init)!r} holds no complete generation yet; finish that run first")
+    return f"{config['run_id']}@{rows[-1]['generation']}"

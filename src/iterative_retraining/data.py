@@ -1,0 +1,80 @@
+"""Data sets as uint8 images, the training set of a generation, and the one place where pixels are scaled."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+DATASETS = ("digits",)
+
+
+def load_dataset(name: str, data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The real images, uint8 (N, H, W, C), and their labels, int64 (N,).
+
+    ``digits``: the 1 797 grey images of 8 x 8 pixels that ship inside scikit-learn (UCI "optical recognition of
+    handwritten digits"); nothing is downloaded and ``data_dir`` is not used. Grey levels 0..16 become 0..255.
+
+    Raises ValueError for a name not in ``DATASETS``.
+    """
+    if name != "digits":
+        raise ValueError(f"unknown dataset {name!r}; allowed: {', '.join(DATASETS)}")
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    return images, digits.target.astype(np.int64)
+
+
+def to_unit(images: np.ndarray) -> np.ndarray:
+    """uint8 images in any layout to float32 in [-1, 1]; the inverse of `to_uint8`."""
+    if images.dtype != np.uint8:
+        raise TypeError(f"images must be uint8, got {images.dtype}")
+    return images.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1)
+
+
+def to_uint8(x: np.ndarray) -> np.ndarray:
+    """Numbers in [-1, 1] to uint8 images of the same layout, rounded to nearest; what lies outside is clipped."""
+    if not np.isfinite(x).all():
+        raise FloatingPointError("cannot turn non-finite values into images")
+    return np.rint(np.clip(x, -1, 1) * 127.5 + 127.5).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """D_t, by index: ``rows[p]`` are the rows taken of ``parts[p]``. The arrays themselves are never copied whole.
+
+    parts : arrays (N_p, ...) of one item shape and dtype, the real data first (possibly memory-mapped)
+    rows : integer arrays (n_p,), one per part
+    """
+
+    parts: tuple[np.ndarray, ...]
+    rows: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Self:
+        """All items of one array."""
+        return cls((array,), (np.arange(len(array)),))
+
+    def __post_init__(self) -> None:
+        if len({(part.shape[1:], part.dtype) for part in self.parts}) != 1:
+            raise ValueError(f"parts differ in shape or dtype: {[(p.shape[1:], p.dtype) for p in self.parts]}")
+        if len(self) == 0:
+            raise ValueError("an empty training set: no rows of any part were selected")
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self.rows)
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """The items at the integer positions ``index`` (B,), as one array (B, ...)."""
+        out = np.empty((len(index), *self.parts[0].shape[1:]), dtype=self.parts[0].dtype)
+        start = 0
+        for part, rows in zip(self.parts, self.rows, strict=True):
+            here = (index >= start) & (index < start + len(rows))
+            out[here] = part[rows[index[here] - start]]
+            start += len(rows)
+        return out
+
+    def array(self) -> np.ndarray:
+        """All items, copied into one array (N, ...): for models that need every datum at once."""
+        return self[np.arange(len(self))]

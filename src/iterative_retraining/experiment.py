@@ -1,0 +1,87 @@
+"""From the parameters of the retrain notebook to a run: everything is checked here before any compute is spent."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iterative_retraining.config import ConfigError, RunConfig, check_count, check_device, init_identity
+from iterative_retraining.data import load_dataset
+from iterative_retraining.metrics import ImageMetrics
+from iterative_retraining.metrics.features import DigitsFeatures
+from iterative_retraining.models import Model, build_model
+from iterative_retraining.provenance import write_manifest
+from iterative_retraining.retrain import GenerationRecord, Progress, retrain
+from iterative_retraining.runs import Run, read_state, write_json
+from iterative_retraining.schemes import Scheme, build_scheme
+from iterative_retraining.seeding import stage_seed
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run, ready to go: `records` runs Algorithm 1 from where the run directory stands."""
+
+    run: Run
+    real: np.ndarray
+    model: Model
+    scheme: Scheme
+    metrics: ImageMetrics
+    n_retrain: int
+    initial_state: Mapping[str, np.ndarray] | None
+
+    def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
+        """The generations of the run, see `iterative_retraining.retrain.retrain`."""
+        return retrain(
+            self.model,
+            self.real,
+            self.scheme,
+            [self.metrics],
+            n_retrain=self.n_retrain,
+            seed=self.run.config.seed,
+            run=self.run,
+            initial_state=self.initial_state,
+            progress=progress,
+        )
+
+
+def open_experiment(
+    *,
+    n_retrain: int,
+    device: str = "auto",
+    data_dir: str = "",
+    init: str = "",
+    run_dir: str | Path = "",
+    model_options: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Experiment:
+    """Checks the parameters, opens the run directory and writes its manifest and its real-vs-real floor.
+
+    ``parameters`` are those of `RunConfig`. Raises ConfigError for a bad parameter, RunError for a bad directory.
+    """
+    n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
+    device = check_device(device)
+    config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
+    real, _ = load_dataset(config.dataset, data_dir or None)
+    try:
+        model = build_model(
+            config.model,
+            real.shape[1:],
+            config.options,
+            n_images_initial=config.n_images_initial,
+            n_images_per_retraining=config.n_images_per_retraining,
+            device=device,
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    metrics = ImageMetrics(DigitsFeatures())
+    initial_state = read_state(Path(init)) if init else None
+    if initial_state is not None:
+        model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
+    run = Run(run_dir or Path("runs") / "manual" / config.run_id, config)
+    write_manifest(run, n_retrain=n_retrain, device=device, real=real)
+    if not (run.path / "floor.json").exists():
+        floor = metrics.floor(real, seed=stage_seed(config.seed, 0, "floor"))
+        write_json(run.path / "floor.json", {"n_images": len(real) // 2, "features": metrics.features.name} | floor)
+    return Experiment(run, real, model, build_scheme(config.scheme, config.lam), metrics, n_retrain, initial_state)

@@ -1,0 +1,99 @@
+"""The generative models behind one protocol, and the one place that builds them by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from iterative_retraining.data import TrainingSet
+
+MODELS = ("edm", "gaussian")
+
+# Our choices for 8 x 8 digits; the budgets, in images, are parameters of a run and not part of this table.
+DIGITS_EDM = {
+    "channels": 16,
+    "multipliers": (1, 2),
+    "blocks_per_level": 1,
+    "attention_resolutions": (4,),
+    "dropout": 0.0,
+    "augment_labels": 0,
+    "ema_halflife_images": 5_000,
+}
+EDM_BY_DATASET: dict[str, dict[str, Any]] = {"digits": DIGITS_EDM}
+
+
+class Model(Protocol):
+    """What `retrain` asks of a model."""
+
+    def fit(self, data: TrainingSet, *, seed: int, progress: Callable[[int, int], None] | None = None) -> Self:
+        """Fits ``data``, from the current weights or afresh as configured; calls ``progress(n_seen, n_images)``."""
+
+    def sample(self, n: int, *, seed: int) -> np.ndarray:
+        """``n`` items shaped and typed like the data; item i depends on ``(seed, i)`` and the weights alone."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All that `sample` and the next `fit` need, as arrays by name."""
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `state_dict`."""
+
+
+def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of ``model`` with its value for ``dataset``: the defaults, overridden by ``options``.
+
+    Raises ValueError for an unknown model or option, or a value that the model's configuration refuses.
+    """
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; allowed: {', '.join(MODELS)}")
+    if model == "gaussian":
+        allowed: dict[str, Any] = {}
+    else:
+        from iterative_retraining.models.edm import EDMConfig
+        from iterative_retraining.models.networks import UNetConfig
+
+        by_run = {"network", "resolution", "colours", "n_images_initial", "n_images_per_retraining"}
+        allowed = {
+            f.name: f.default for config in (UNetConfig, EDMConfig) for f in fields(config) if f.name not in by_run
+        } | EDM_BY_DATASET[dataset]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise ValueError(
+            f"unknown option {unknown[0]!r} of model {model!r}; allowed: {', '.join(sorted(allowed)) or 'none'}"
+        )
+    return {name: options.get(name, default) for name, default in allowed.items()}
+
+
+def build_model(
+    name: str,
+    item_shape: tuple[int, ...],
+    options: Mapping[str, Any],
+    *,
+    n_images_initial: int,
+    n_images_per_retraining: int,
+    device: str = "cpu",
+) -> Model:
+    """The model called ``name`` for items of ``item_shape``, (H, W, C) for images, with resolved ``options``."""
+    if name == "gaussian":
+        from iterative_retraining.models.gaussian import Gaussian
+
+        return Gaussian()
+    from iterative_retraining.models.edm import EDM, EDMConfig
+    from iterative_retraining.models.networks import UNetConfig
+
+    height, width, colours = item_shape
+    if height != width:
+        raise ValueError(f"EDM takes square images, got {height} x {width}")
+    of_network = {f.name for f in fields(UNetConfig)} & set(options)
+    network = UNetConfig(
+        resolution=height,
+        colours=colours,
+        **{key: tuple(v) if isinstance(v := options[key], list) else v for key in of_network},
+    )
+    config = EDMConfig(
+        network=network,
+        n_images_initial=n_images_initial,
+        n_images_per_retraining=n_images_per_retraining,
+        **{key: value for key, value in options.items() if key not in of_network},
+    )
+    return EDM(config, device)

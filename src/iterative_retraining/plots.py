@@ -1,0 +1,1 @@
+"""Figures: the same colour for the same arm in every chapter. Nothing is computed here."""

@@ -1,0 +1,139 @@
+"""Algorithm 1: iterative retraining of a generative model on real data and its own samples."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from iterative_retraining.data import TrainingSet
+from iterative_retraining.metrics import Metric
+from iterative_retraining.models import Model
+from iterative_retraining.runs import MemoryRun, Run
+from iterative_retraining.schemes import Scheme
+from iterative_retraining.seeding import stage_seed
+
+N_PREVIEW = 16
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """One completed generation t: what theta_t was fitted on, how its samples measure, what it cost (wall seconds)."""
+
+    generation: int
+    n_images: int
+    """Images shown to the model during this fit; 0 if theta_0 was loaded."""
+    n_real: int
+    n_synthetic: int
+    """Sizes of the two parts of D_t."""
+    metrics: Mapping[str, float]
+    seconds_fit: float
+    seconds_sample: float
+    seconds_metrics: float
+
+    def row(self) -> dict[str, float]:
+        """The record as one flat mapping: a line of the ledger."""
+        row = asdict(self)
+        metrics = row.pop("metrics")
+        seconds = {key: row.pop(key) for key in list(row) if key.startswith("seconds_")}
+        return row | metrics | seconds
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, float]) -> "GenerationRecord":
+        """The inverse of `row`; what else a ledger line carries is left out."""
+        own = {key: row[key] for key in cls.__dataclass_fields__ if key != "metrics"}
+        rest = {key: value for key, value in row.items() if key not in own and not key.endswith("_sha256")}
+        return cls(metrics=rest, **own)
+
+
+def retrain(
+    model: Model,
+    real: np.ndarray,
+    scheme: Scheme,
+    metrics: Sequence[Metric],
+    *,
+    n_retrain: int,
+    seed: int,
+    run: Run | None = None,
+    initial_state: Mapping[str, np.ndarray] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[GenerationRecord]:
+    """Algorithm 1, one `GenerationRecord` per generation 0..n_retrain.
+
+    theta_0 = A(D_real), or ``initial_state`` if given; then, for t = 1..n_retrain, theta_t = A(D_t) where ``scheme``
+    makes D_t of ``real`` (n, ...) and of the samples of the generations before. Every generation samples at least n
+    items, of which the first n are measured. ``progress(generation, n_images_seen, n_images)`` watches the fits.
+
+    With a ``run``, generations it already holds are yielded from its ledger and not computed again; each new one is
+    on disk before it is yielded. Raises ValueError for n_retrain < 0, and what model, scheme and run raise.
+    """
+    if n_retrain < 0:
+        raise ValueError(f"n_retrain = {n_retrain} is not allowed: it counts retrainings, 0 or more")
+    run = MemoryRun() if run is None else run
+    for row in run.rows[: n_retrain + 1]:
+        yield GenerationRecord.from_row(row)
+    if run.rows and len(run.rows) <= n_retrain:
+        model.load_state_dict(run.load_state())
+
+    n = len(real)
+    for generation in range(len(run.rows), n_retrain + 1):
+        watch, clock = _Watch(generation, progress), _Clock()
+        if generation == 0:
+            data = TrainingSet.of(real)
+        else:
+            data = scheme.training_set(real, run.history, seed=stage_seed(seed, generation, "scheme"))
+        if generation == 0 and initial_state is not None:
+            model.load_state_dict(initial_state)
+        else:
+            _fit(model, data, generation, stage_seed(seed, generation, "fit"), watch)
+        seconds_fit = clock.lap()
+
+        samples = model.sample(max(n, scheme.n_samples(n)), seed=stage_seed(seed, generation, "sample"))
+        preview = model.sample(N_PREVIEW, seed=stage_seed(seed, 0, "preview"))  # the same latents at every generation
+        seconds_sample = clock.lap()
+
+        measured = {name: value for metric in metrics for name, value in metric(samples[:n], real=real).items()}
+        record = GenerationRecord(
+            generation=generation,
+            n_images=watch.n_images_seen,
+            n_real=len(data.rows[0]),
+            n_synthetic=len(data) - len(data.rows[0]),
+            metrics=measured,
+            seconds_fit=seconds_fit,
+            seconds_sample=seconds_sample,
+            seconds_metrics=clock.lap(),
+        )
+        run.commit(record.row(), model.state_dict(), samples, preview, scheme.history_length)
+        yield record
+
+
+def _fit(model: Model, data: TrainingSet, generation: int, seed: int, watch: "_Watch") -> None:
+    try:
+        model.fit(data, seed=seed, progress=watch)
+    except FloatingPointError as error:
+        kept = f"the {generation} generations before it are complete" if generation else "no generation is complete"
+        raise type(error)(f"generation {generation}: {error}; {kept}") from error
+
+
+class _Watch:
+    """Passes a fit's progress on, and remembers how many images it has seen."""
+
+    def __init__(self, generation: int, progress: Progress | None) -> None:
+        self.generation, self.progress, self.n_images_seen = generation, progress, 0
+
+    def __call__(self, n_images_seen: int, n_images: int) -> None:
+        self.n_images_seen = n_images_seen
+        if self.progress is not None:
+            self.progress(self.generation, n_images_seen, n_images)
+
+
+class _Clock:
+    """Wall seconds since the last lap."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def lap(self) -> float:
+        previous, self.start = self.start, time.perf_counter()
+        return self.start - previous
