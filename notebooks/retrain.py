@@ -60,6 +60,7 @@ with ProgressDisplay(n_retrain) as progress:
         progress.generation_done(record)
 
 # %%
-from iterative_retraining.plots import quality_curves, read_runs
+from iterative_retraining.plots import quality_curves
+from iterative_retraining.results import read_floor, read_runs
 
-figure = quality_curves(read_runs([experiment.run.path]))
+figure = quality_curves(read_runs([experiment.run.path]), read_floor(experiment.run.path))

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -19,11 +19,13 @@ class ConfigError(ValueError):
     """A parameter is not allowed; the message names it, its value, what is allowed and the way out."""
 
 
-def _choice(name: str, value: object, allowed: Collection[str]) -> None:
-    if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}{hint}")
+def refuse_unknown(name: str, given: Iterable[object], allowed: Collection[str]) -> None:
+    """Raises ConfigError at the first of ``given`` that is not among ``allowed``; ``name`` says what they are."""
+    for value in given:
+        if value not in allowed:
+            close = difflib.get_close_matches(str(value), allowed, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}{hint}")
 
 
 def check_count(name: str, value: object, meaning: str) -> int:
@@ -57,9 +59,9 @@ class RunConfig:
     init: str = ""
 
     def __post_init__(self) -> None:
-        _choice("dataset", self.dataset, DATASETS)
-        _choice("model", self.model, MODELS)
-        _choice("scheme", self.scheme, SCHEMES)
+        refuse_unknown("dataset", [self.dataset], DATASETS)
+        refuse_unknown("model", [self.model], MODELS)
+        refuse_unknown("scheme", [self.scheme], SCHEMES)
         if isinstance(self.lam, bool) or not isinstance(self.lam, Real) or not (0 <= self.lam < math.inf):
             raise ConfigError(
                 f"lam = {self.lam!r} is not allowed: it is the ratio synthetic : real, a finite number >= 0 "

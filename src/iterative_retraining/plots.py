@@ -1,1 +1,105 @@
-"""Figures: the same colour for the same arm in every chapter. Nothing is computed here."""
+"""Figures: the same colour for the same arm in every chapter, colour-blind safe. Nothing is computed here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_PALETTE = sns.color_palette("colorblind")
+_LAM_COLOURS = {
+    0.0: _PALETTE[7],
+    0.01: _PALETTE[9],
+    0.1: _PALETTE[4],
+    0.5: _PALETTE[0],
+    1.0: _PALETTE[2],
+    2.0: _PALETTE[1],
+}
+FLOOR_COLOUR = "0.85"
+
+
+def arm_style(scheme: str, lam: float | None = None) -> dict[str, Any]:
+    """Colour, line, marker and label of an arm. Fully synthetic is dashed red with triangles, as in the paper."""
+    if scheme == "fully_synthetic":
+        return {"color": _PALETTE[3], "linestyle": "--", "marker": "^", "label": "fully synthetic"}
+    colour = _LAM_COLOURS.get(lam, plt.get_cmap("viridis")(min(lam, 5) / 5))
+    label = "λ = 0 (real only)" if lam == 0 else f"λ = {lam:g}"
+    return {"color": colour, "linestyle": "-", "marker": "o", "label": label}
+
+
+def _arms(runs: pd.DataFrame) -> list[tuple[tuple[str, float | None], pd.DataFrame]]:
+    """The runs of each arm, fully synthetic first, then by lambda."""
+    groups = runs.assign(lam=runs.lam.fillna(-1.0)).groupby(["lam", "scheme"], sort=True)
+    return [((scheme, None if lam < 0 else lam), table) for (lam, scheme), table in groups]
+
+
+def quality_curves(
+    runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[str] = ("fid", "precision", "recall")
+) -> Figure:
+    """Each metric against the number of retrainings, one curve an arm: the mean over seeds, the band their range.
+
+    The grey band is the real-vs-real floor: mean and 2.5 to 97.5 % of random halvings.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.2), layout="constrained")
+    for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
+        low, high = np.quantile(floor[metric], [0.025, 0.975])
+        axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
+        axis.axhline(float(np.mean(floor[metric])), color="0.5", linewidth=0.8, zorder=1, label="real vs real")
+        for arm, table in _arms(runs):
+            sns.lineplot(
+                table,
+                x="generation",
+                y=metric,
+                ax=axis,
+                errorbar=("pi", 100),
+                markersize=4,
+                markeredgewidth=0,
+                **arm_style(*arm),
+            )
+        axis.set(xlabel="retrainings", ylabel=metric.upper() if metric == "fid" else metric)
+        axis.legend().remove()
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[int]) -> Figure:
+    """Mosaics of 4 x 4 samples: a row per arm (its label and its previews, (T, 16, H, W[, C])), a column per generation."""
+    figure, axes = plt.subplots(
+        len(rows),
+        len(generations),
+        figsize=(1.7 * len(generations), 1.8 * len(rows)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis_row, (label, previews) in zip(axes, rows, strict=True):
+        axis_row[0].set_ylabel(label)
+        for axis, generation in zip(axis_row, generations, strict=True):
+            axis.imshow(mosaic(previews[generation]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+    for axis, generation in zip(axes[0], generations, strict=True):
+        axis.set_title(f"{generation} retrainings", fontsize=9)
+    return figure
+
+
+def mosaic(images: np.ndarray) -> np.ndarray:
+    """16 images (16, H, W[, C]) as one of 4 x 4 tiles, (4 H, 4 W[, C])."""
+    _, height, width, *colours = images.shape
+    return images.reshape(4, 4, height, width, *colours).swapaxes(1, 2).reshape(4 * height, 4 * width, *colours)
+
+
+def std_paths(axis: Axes, std: np.ndarray, n_shown: int = 40) -> None:
+    """Some chains of sigma_t, (generations + 1, n_chains), as thin grey lines."""
+    axis.plot(std[:, :n_shown], color="0.8", linewidth=0.6, zorder=0)
+
+
+def band(axis: Axes, values: np.ndarray, **style: Any) -> None:
+    """Median over chains of ``values`` (generations + 1, n_chains), the band from 5 to 95 %."""
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=1)
+    style = {key: value for key, value in style.items() if key != "marker"}
+    axis.plot(middle, **style)
+    axis.fill_between(np.arange(len(middle)), low, high, color=style["color"], alpha=0.2, linewidth=0)

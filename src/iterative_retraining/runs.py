@@ -158,11 +158,15 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held as long as the run
         except OSError as error:
-            raise RunError(f"cannot write the run directory {self.path}: {error.strerror}; choose another run_dir") from error
+            raise RunError(
+                f"cannot write the run directory {self.path}: {error.strerror}; choose another run_dir"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f"{self.path} is in use by another process; wait for it, or choose another run_dir") from error
+            raise RunError(
+                f"{self.path} is in use by another process; wait for it, or choose another run_dir"
+            ) from error
         self._claim()
         self.rows = read_ledger(self.path)
         self._cut_torn_line()
@@ -176,12 +180,16 @@ class Run:
         if not (self.path / "config.json").exists():
             others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
             if others:
-                raise RunError(f"{self.path} is not empty and is no run directory (it holds {others[0]!r}); choose another")
+                raise RunError(
+                    f"{self.path} is not empty and is no run directory (it holds {others[0]!r}); choose another"
+                )
             write_json(self.path / "config.json", {"run_id": self.config.run_id, "identity": identity})
             return
         found = read_config(self.path).get("identity", {})
         if found != identity:
-            differing = {k: (found.get(k), identity.get(k)) for k in found | identity if found.get(k) != identity.get(k)}
+            differing = {
+                k: (found.get(k), identity.get(k)) for k in found | identity if found.get(k) != identity.get(k)
+            }
             text = "; ".join(f"{key}: there {old!r}, asked for {new!r}" for key, (old, new) in differing.items())
             raise RunError(f"{self.path} holds a run of another configuration ({text}); choose another run_dir")
 
@@ -216,12 +224,16 @@ class Run:
         """
         broken = sorted(key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value))
         if broken:
-            raise RunError(f"generation {row['generation']}: {broken[0]} is {row[broken[0]]}; the generation is not kept")
+            raise RunError(
+                f"generation {row['generation']}: {broken[0]} is {row[broken[0]]}; the generation is not kept"
+            )
         t = row["generation"]
         checkpoint = save({name: np.ascontiguousarray(array) for name, array in state.items()})
         digests = {
             "checkpoint_sha256": _write(_file(self.path, "checkpoint", t), lambda file: file.write(checkpoint)),
-            "samples_sha256": _write(_file(self.path, "samples", t), lambda file: np.save(file, samples, allow_pickle=False)),
+            "samples_sha256": _write(
+                _file(self.path, "samples", t), lambda file: np.save(file, samples, allow_pickle=False)
+            ),
         }
         if samples.dtype == np.uint8:
             strip = Image.fromarray(_strip(preview))
@@ -250,7 +262,11 @@ class Run:
             if not found:
                 continue
             kind, age = found[1], last - int(found[2])
-            keep = int(found[2]) == 0 or age == 0 if kind == "checkpoint" else history_length is None or age < history_length
+            keep = (
+                int(found[2]) == 0 or age == 0
+                if kind == "checkpoint"
+                else history_length is None or age < history_length
+            )
             if not keep:
                 file.unlink()
 

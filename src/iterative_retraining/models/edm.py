@@ -86,7 +86,13 @@ def noise_levels(n_steps: int, sigma_min: float, sigma_max: float, rho: float) -
 
 
 def sample_heun(
-    net: Denoiser, noise: Tensor, *, n_steps: int = 18, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+    net: Denoiser,
+    noise: Tensor,
+    *,
+    n_steps: int = 18,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
 ) -> Tensor:
     """Algorithm 1 of Karras et al. (2022), deterministic: 2 n_steps - 1 evaluations of ``net(x, sigma)``.
 
@@ -220,7 +226,12 @@ class EDM:
             rows = range(start, min(n, start + config.sampling_batch_size))
             noise = torch.from_numpy(noise_by_index(seed, rows, images.shape[1:])).to(self.device).permute(0, 3, 1, 2)
             x = sample_heun(
-                self.denoise, noise, n_steps=config.n_steps, sigma_min=config.sigma_min, sigma_max=config.sigma_max, rho=config.rho
+                self.denoise,
+                noise,
+                n_steps=config.n_steps,
+                sigma_min=config.sigma_min,
+                sigma_max=config.sigma_max,
+                rho=config.rho,
             )
             images[start : rows.stop] = to_uint8(x.permute(0, 2, 3, 1).cpu().numpy())
         return images
@@ -237,6 +248,8 @@ class EDM:
         given = {name: tuple(array.shape) for name, array in state.items()}
         if wanted != given:
             differing = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
-            raise ValueError(f"the weights are of another network: {len(differing)} names or shapes differ, "
-                             f"{differing[0]!r} first: wanted {wanted.get(differing[0])}, got {given.get(differing[0])}")
+            raise ValueError(
+                f"the weights are of another network: {len(differing)} names or shapes differ, "
+                f"{differing[0]!r} first: wanted {wanted.get(differing[0])}, got {given.get(differing[0])}"
+            )
         self.net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})

@@ -119,9 +119,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         c, c_emb = config.channels, 4 * config.channels
-        self.embed_labels = (
-            _scaled(nn.Linear(config.augment_labels, c, bias=False)) if config.augment_labels else None
-        )
+        self.embed_labels = _scaled(nn.Linear(config.augment_labels, c, bias=False)) if config.augment_labels else None
         self.embed = nn.Sequential(_scaled(nn.Linear(c, c_emb)), nn.SiLU(), _scaled(nn.Linear(c_emb, c_emb)), nn.SiLU())
         self.first = _conv(config.colours, c)
         skips = self._build_encoder(c_emb)

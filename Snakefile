@@ -1,0 +1,104 @@
+# The graph of a sweep: runs -> chapters -> book. Snakemake decides what is missing; every run resumes by itself.
+#
+#   snakemake --cores all                            the profile `quick`, up to its book
+#   snakemake --cores all --config profile=cpu       another profile
+#   snakemake --cores all --config profile=cpu sweep   the runs alone
+#   snakemake -n                                     what is missing
+#
+# Keep going after a failed run: --keep-going. A killed sweep: the same command again.
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+from profiles import load_profile
+
+workdir: workflow.basedir
+
+profile = load_profile(Path(workflow.basedir) / "profiles" / f"{config.get('profile', 'quick')}.yml")
+root = Path("runs") / profile.name
+device = config.get("device", "auto")
+
+
+wildcard_constraints:
+    run_id="[^/]+",
+    chapter="[^/]+",
+
+
+def run_dir(run_id):
+    return str(root / run_id)
+
+
+def run_parameters(wildcards):
+    run = profile.runs[wildcards.run_id]
+    init = run_dir(run.init) if run.init else ""
+    return json.dumps({**run.parameters, "init": init, "run_dir": run_dir(run.run_id), "device": device})
+
+
+def chapter_parameters(wildcards):
+    runs = {"run_dirs": [run_dir(arm) for arm in profile.arms]} if wildcards.chapter == "05_images" else {}
+    given = profile.chapters[wildcards.chapter]
+    return json.dumps({"scale": f"{profile.name}: {profile.description}", **runs, **given})
+
+
+rule all:
+    input:
+        root / "book" / "_build" / "html" / "index.html",
+
+
+rule sweep:
+    input:
+        expand(str(root / "complete" / "{run_id}"), run_id=profile.runs),
+
+
+# The marker is the output, not the run directory: Snakemake deletes the outputs of a job before it runs it again.
+rule run:
+    input:
+        lambda w: [str(root / "complete" / profile.runs[w.run_id].init)] if profile.runs[w.run_id].init else [],
+    output:
+        touch(root / "complete" / "{run_id}"),
+    params:
+        notebook=run_parameters,
+    log:
+        notebook=root / "logs" / "{run_id}.ipynb",
+        text=root / "logs" / "{run_id}.txt",
+    threads: 1
+    resources:
+        gpu=1 if str(device).startswith("cuda") else 0,
+    shell:
+        "OMP_NUM_THREADS={threads} papermill notebooks/retrain.ipynb {log.notebook} --no-progress-bar --log-output"
+        " --start-timeout 300 -y {params.notebook:q} > {log.text} 2>&1"
+        " || {{ tail -n 3 {log.text} >&2; exit 1; }}"
+
+
+rule chapter:
+    input:
+        "notebooks/{chapter}.ipynb",
+        lambda w: rules.sweep.input if w.chapter == "05_images" else [],
+    output:
+        root / "chapters" / "{chapter}.ipynb",
+    params:
+        notebook=chapter_parameters,
+    log:
+        root / "logs" / "{chapter}.txt",
+    shell:
+        "OMP_NUM_THREADS={threads} {sys.executable} workflow/execute.py {input[0]} {output} {params.notebook:q} > {log} 2>&1"
+        " || {{ tail -n 3 {log} >&2; exit 1; }}"
+
+
+rule book:
+    input:
+        chapters=expand(str(root / "chapters" / "{chapter}.ipynb"), chapter=profile.chapters),
+        pages=[str(p) for p in sorted(Path("book").rglob("*")) if p.is_file() and "_build" not in p.parts],
+        settings=["_config.yml", "_toc.yml"],
+    output:
+        root / "book" / "_build" / "html" / "index.html",
+    params:
+        book=root / "book",
+    log:
+        root / "logs" / "book.txt",
+    shell:
+        "rm -rf {params.book} && mkdir -p {params.book} && cp -rL book/. {params.book} && rm -rf {params.book}/_build"
+        " && cp {input.chapters} {params.book}/chapters/"
+        " && jupyter-book build {params.book} -n -W > {log} 2>&1 || {{ tail -n 20 {log} >&2; exit 1; }}"

@@ -1,0 +1,76 @@
+"""Reading run directories: ledgers as one table, sample strips, floors; and publishing the small part of a run."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from iterative_retraining.runs import RunError, read_config, read_ledger
+
+PUBLISHED = ("config.json", "manifest.json", "ledger.jsonl", "floor.json")
+
+
+def find_results(start: str | Path = ".") -> list[Path]:
+    """The published run directories: those in the nearest ``results`` folder at or above ``start``.
+
+    Raises FileNotFoundError if there is none.
+    """
+    for folder in [Path(start).resolve(), *Path(start).resolve().parents]:
+        found = sorted(p.parent for p in (folder / "results").glob("*/ledger.jsonl"))
+        if found:
+            return found
+    raise FileNotFoundError(f"no folder 'results' with runs at or above {Path(start).resolve()}; give run_dirs instead")
+
+
+def read_runs(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """One row per run and generation: the ledger's columns, and run_id, path, dataset, model, scheme, lam, seed.
+
+    ``lam`` is NaN for a scheme that has none. Raises RunError for a directory that is no run or has no generation yet.
+    """
+    tables = []
+    for path in map(Path, paths):
+        config, rows = read_config(path), read_ledger(path)
+        if not rows:
+            raise RunError(f"{path} holds no complete generation yet")
+        columns = {key: config["identity"][key] for key in ("dataset", "model", "scheme", "seed")}
+        lam = config["identity"]["lam"]
+        columns["lam"] = np.nan if lam is None else lam
+        tables.append(pd.DataFrame(rows).assign(run_id=config["run_id"], path=str(path), **columns))
+    if not tables:
+        raise RunError("no run directories were given")
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_floor(path: str | Path) -> dict:
+    """The real-vs-real floor of a run: n_images, features, and the values of each metric over random halvings."""
+    return json.loads((Path(path) / "floor.json").read_text())
+
+
+def read_manifest(path: str | Path) -> dict:
+    """The manifest of a run."""
+    return json.loads((Path(path) / "manifest.json").read_text())
+
+
+def read_previews(path: str | Path) -> np.ndarray:
+    """The preview images of every complete generation, uint8 (generations, 16, H, W[, C]), same latents in each."""
+    path, n = Path(path), len(read_ledger(Path(path)))
+    whole = path / "samples.png"
+    rows = [whole] if whole.is_file() else [path / f"preview-{t:04d}.png" for t in range(n)]
+    strips = np.concatenate([np.asarray(Image.open(file)) for file in rows])
+    size = strips.shape[0] // n
+    return strips.reshape(n, size, -1, size, *strips.shape[2:]).swapaxes(1, 2)
+
+
+def publish(runs: Sequence[str | Path], results: str | Path) -> None:
+    """Copies the small part of each run into ``results/<run id>``, its previews joined into one samples.png."""
+    for run in map(Path, runs):
+        target = Path(results) / read_config(run)["run_id"]
+        target.mkdir(parents=True, exist_ok=True)
+        for name in PUBLISHED:
+            shutil.copyfile(run / name, target / name)
+        strips = [np.asarray(Image.open(run / f"preview-{t:04d}.png")) for t in range(len(read_ledger(run)))]
+        Image.fromarray(np.concatenate(strips)).save(target / "samples.png", optimize=True)
