@@ -1,4 +1,4 @@
-"""Executes a chapter's notebook by papermill and leaves a page: outputs kept, injected parameters folded, paths removed.
+"""Executes a chapter's notebook by papermill and leaves a page: outputs kept, injected parameters folded.
 
 python workflow/execute.py notebooks/05_images.ipynb out/05_images.ipynb '{"scale": "quick"}'
 """

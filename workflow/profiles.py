@@ -1,4 +1,4 @@
-"""A profile describes a sweep: seeds x arms, each arm a run of notebooks/retrain.ipynb, and the chapters that show it."""
+"""A profile describes a sweep: seeds x arms, each a run of notebooks/retrain.ipynb, and the chapters that show it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +10,8 @@ import yaml
 from iterative_retraining.config import ConfigError, RunConfig, check_count, refuse_unknown
 
 KEYS = ("description", "seeds", "run", "arms", "chapters", "device")
-RUN_KEYS = tuple(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")) + (
+RUN_KEYS = (
+    *(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")),
     "n_retrain",
     "model_options",
 )

@@ -10,7 +10,7 @@ INJECTED = "# Parameters"  # how papermill begins the cell it injects
 
 
 def check_parameters(namespace: Mapping[str, Any], names: str) -> None:
-    """Call it right after the parameters cell as ``check_parameters(globals(), "lam seed ...")``, all names in one string.
+    """Call it right after the parameters cell: ``check_parameters(globals(), "lam seed ...")``, names in one string.
 
     Raises ConfigError if papermill injected a name that is not among ``names``.
     """

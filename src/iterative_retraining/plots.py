@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _PALETTE = sns.color_palette("colorblind")
@@ -68,7 +67,7 @@ def quality_curves(
 
 
 def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[int]) -> Figure:
-    """Mosaics of 4 x 4 samples: a row per arm (its label and its previews, (T, 16, H, W[, C])), a column per generation."""
+    """Mosaics of 4 x 4 samples: a row per arm (label and previews (T, 16, H, W[, C])), a column per generation."""
     figure, axes = plt.subplots(
         len(rows),
         len(generations),
@@ -92,14 +91,49 @@ def mosaic(images: np.ndarray) -> np.ndarray:
     return images.reshape(4, 4, height, width, *colours).swapaxes(1, 2).reshape(4 * height, 4 * width, *colours)
 
 
-def std_paths(axis: Axes, std: np.ndarray, n_shown: int = 40) -> None:
-    """Some chains of sigma_t, (generations + 1, n_chains), as thin grey lines."""
-    axis.plot(std[:, :n_shown], color="0.8", linewidth=0.6, zorder=0)
+def std_laws(std: np.ndarray, simulated: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> Figure:
+    """sigma_t on a log scale: some chains of ``std`` (T, n_chains) in grey, ``simulated`` summaries as points and their
+    ``exact`` counterparts as lines, both (T,) by the same names."""
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    axis.semilogy(std[:, :40], color="0.85", linewidth=0.6, zorder=0)
+    every = max(1, len(std) // 20)
+    for colour, (name, values) in zip(_PALETTE, simulated.items(), strict=False):
+        axis.semilogy(np.arange(len(std))[::every], values[::every], "o", markersize=4, color=colour)
+        axis.semilogy(exact[name], color=colour, label=name)
+    axis.set(xlabel="retrainings t", ylabel="σ_t / σ_0")
+    axis.legend(frameon=False)
+    return figure
 
 
-def band(axis: Axes, values: np.ndarray, **style: Any) -> None:
-    """Median over chains of ``values`` (generations + 1, n_chains), the band from 5 to 95 %."""
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=1)
-    style = {key: value for key, value in style.items() if key != "marker"}
-    axis.plot(middle, **style)
-    axis.fill_between(np.arange(len(middle)), low, high, color=style["color"], alpha=0.2, linewidth=0)
+def decay_by_dimension(t: np.ndarray, simulated: Mapping[int, np.ndarray], exact: Mapping[int, np.ndarray]) -> Figure:
+    """Decay against retrainings ``t`` for several dimensions: points simulated, lines exact, on a log scale."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for colour, dim in zip(sns.color_palette("viridis", len(simulated)), simulated, strict=True):
+        axis.semilogy(t, simulated[dim], "o", markersize=4, color=colour)
+        axis.semilogy(t, exact[dim], color=colour, label=f"d = {dim}")
+    axis.set(xlabel="retrainings t", ylabel="geometric mean of (det Σ_t)^(1/2d)")
+    axis.legend(frameon=False)
+    return figure
+
+
+def std_bands(arms: Sequence[tuple[str, float | None, np.ndarray]]) -> Figure:
+    """Median and 5 to 95 % of sigma_t over chains, (T, n_chains), for arms given as (scheme, lam, std)."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
+    for scheme, lam, std in arms:
+        style = {key: value for key, value in arm_style(scheme, lam).items() if key != "marker"}
+        low, middle, high = np.quantile(std, [0.05, 0.5, 0.95], axis=1)
+        axis.plot(middle, **style)
+        axis.fill_between(np.arange(len(middle)), low, high, color=style["color"], alpha=0.2, linewidth=0)
+    axis.set(xlabel="retrainings t", ylabel="σ_t / σ_0", ylim=(0, None))
+    axis.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def two_distributions(first: np.ndarray, second: np.ndarray, names: tuple[str, str], xlabel: str) -> Figure:
+    """Empirical distribution functions of two samples on one axis."""
+    figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    for values, name, colour in zip((first, second), names, (_PALETTE[0], _PALETTE[1]), strict=True):
+        axis.ecdf(values, label=name, color=colour)
+    axis.set(xlabel=xlabel, ylabel="share of chains below")
+    axis.legend(frameon=False)
+    return figure

@@ -50,6 +50,16 @@ def hardware(device: str) -> dict[str, Any]:
     return {"device": device, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
 
+def this_machine(device: str = "cpu") -> dict[str, Any]:
+    """Code, versions and hardware, as an attempt in a manifest records them."""
+    return {
+        "git": git_state(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "hardware": hardware(device),
+    }
+
+
 def data_sha256(array: np.ndarray) -> str:
     """SHA-256 of an array's dtype, shape and bytes."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
@@ -66,10 +76,7 @@ def write_manifest(run: Run, *, n_retrain: int, device: str, real: np.ndarray) -
         {
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "first_generation": len(run.rows),
-            "git": git_state(),
-            "python": platform.python_version(),
-            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-            "hardware": hardware(device),
+            **this_machine(device),
         }
     )
     write_json(file, manifest)

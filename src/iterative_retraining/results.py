@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy import stats
 
+from iterative_retraining.provenance import this_machine
 from iterative_retraining.runs import RunError, read_config, read_ledger
 
 PUBLISHED = ("config.json", "manifest.json", "ledger.jsonl", "floor.json")
@@ -74,3 +76,44 @@ def publish(runs: Sequence[str | Path], results: str | Path) -> None:
             shutil.copyfile(run / name, target / name)
         strips = [np.asarray(Image.open(run / f"preview-{t:04d}.png")) for t in range(len(read_ledger(run)))]
         Image.fromarray(np.concatenate(strips)).save(target / "samples.png", optimize=True)
+
+
+def scale_note(scale: str, paths: Iterable[str | Path] = ()) -> str:
+    """One Markdown paragraph: the scale and, of the runs at ``paths``, how many, which, and the code and hardware."""
+    manifests = [read_manifest(path) for path in paths]
+    attempts = [attempt for manifest in manifests for attempt in manifest["attempts"]] or [this_machine()]
+    commits = sorted({str(a["git"]["commit"])[:10] + (" (modified)" if a["git"]["dirty"] else "") for a in attempts})
+    machines = sorted({f"{a['hardware']['name']}, {a['hardware']['threads']} thread(s) a run" for a in attempts})
+    torch = sorted({a["packages"]["torch"] for a in attempts})
+    words = [f"**Scale** `{scale}`."]
+    if manifests:
+        words.append(f"{len(manifests)} runs: {', '.join('`' + m['run_id'] + '`' for m in manifests)}.")
+    words.append(f"Code at commit {', '.join(commits)}; PyTorch {', '.join(torch)}; {'; '.join(machines)}.")
+    return " ".join(words)
+
+
+def arm_table(runs: pd.DataFrame, floor: dict, metrics: Sequence[str] = ("fid", "precision", "recall")) -> str:
+    """A Markdown table of the last generation: per arm the mean over seeds and the 95 % t-interval, and the floor.
+
+    With a single seed there is no interval, and the table says so.
+    """
+    final = runs[runs.generation == runs.generation.max()]
+    lines = ["| arm | " + " | ".join(metrics) + " |", "|---|" + "---|" * len(metrics)]
+    for (lam, scheme), table in final.assign(lam=final.lam.fillna(-1.0)).groupby(["lam", "scheme"]):
+        arm = f"λ = {lam:g}" if scheme == "mix" else scheme.replace("_", " ")
+        lines.append(f"| {arm} | " + " | ".join(_interval(table[metric].to_numpy()) for metric in metrics) + " |")
+    cells = [
+        f"{np.mean(floor[m]):.3f} ({np.quantile(floor[m], 0.025):.3f} to {np.quantile(floor[m], 0.975):.3f})"
+        for m in metrics
+    ]
+    lines.append(f"| real vs real, n = {floor['n_images']} | " + " | ".join(cells) + " |")
+    n_seeds = final.seed.nunique()
+    note = f"mean over {n_seeds} seeds ± 95 % t-interval" if n_seeds > 1 else "one seed, no interval"
+    return "\n".join(lines) + f"\n\nAfter {runs.generation.max()} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
+
+
+def _interval(values: np.ndarray) -> str:
+    if len(values) < 2:
+        return f"{values.mean():.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{values.mean():.3f} ± {half:.3f}"

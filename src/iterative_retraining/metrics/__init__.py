@@ -45,7 +45,7 @@ class ImageMetrics:
         }
 
     def floor(self, real: np.ndarray, *, seed: int, n_splits: int = 20) -> dict[str, list[float]]:
-        """The same metrics between the two halves of ``real``, for ``n_splits`` random halvings: what chance alone gives.
+        """The same metrics between the two halves of ``real``, for ``n_splits`` random halvings: what chance gives.
 
         Halves hold n/2 images each, so the floor of FID, whose bias goes as 1/n, stands a little above what two sets
         of n real images would give.

@@ -64,7 +64,7 @@ def accuracy(net: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 class DigitsFeatures:
-    """``features(images)``: uint8 (N, 8, 8, 1) -> float32 (N, 64), by the committed classifier. Batch-size independent."""
+    """``features(images)``: uint8 (N, 8, 8, 1) -> float32 (N, 64), by the committed classifier."""
 
     name = "digits-classifier-64"
 

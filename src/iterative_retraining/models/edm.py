@@ -1,7 +1,8 @@
-"""EDM: the diffusion model of Karras, Aittala, Aila and Laine (2022), "Elucidating the Design Space ...", from its equations."""
+"""EDM, the diffusion model of Karras, Aittala, Aila and Laine (2022), written from the equations of the paper."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -105,7 +106,7 @@ def sample_heun(
         denoised = net(x.float(), torch.full((len(x),), sigma, device=x.device))
         return (x - denoised.double()) / sigma
 
-    for sigma, sigma_next in zip(levels[:-1], levels[1:], strict=True):
+    for sigma, sigma_next in pairwise(levels):
         d = slope(x, sigma)
         x_next = x + (sigma_next - sigma) * d
         if sigma_next > 0:
@@ -210,7 +211,7 @@ class EDM:
         return denoising_loss(self.denoise, x, sigma, torch.randn_like(x), self.config.sigma_data)
 
     def _ema_decay(self, batch: int, n_seen: int, afresh: bool) -> float:
-        """0.5^(batch / half-life); from random weights the half-life grows as 5 % of the images seen, up to its value."""
+        """0.5^(batch / half-life); from random weights the half-life is 5 % of the images seen, at most its value."""
         halflife = self.config.ema_halflife_images
         if afresh:
             halflife = min(halflife, 0.05 * n_seen)
