@@ -102,3 +102,23 @@ rule book:
         "rm -rf {params.book} && mkdir -p {params.book} && cp -rL book/. {params.book} && rm -rf {params.book}/_build"
         " && cp {input.chapters} {params.book}/chapters/"
         " && jupyter-book build {params.book} -n -W > {log} 2>&1 || {{ tail -n 20 {log} >&2; exit 1; }}"
+
+
+# Puts the small part of this profile's runs into results/, and its chapters, executed on those, into book/chapters/.
+rule published:
+    input:
+        rules.sweep.input,
+        expand("notebooks/{chapter}.ipynb", chapter=profile.chapters),
+    params:
+        runs=[run_dir(arm) for arm in profile.arms],
+        chapters={chapter: dict(given) for chapter, given in profile.chapters.items()},
+        scale=f"{profile.name}: {profile.description}",
+    run:
+        from iterative_retraining.results import publish
+        from execute import execute
+
+        publish(params.runs, "results")
+        for chapter, given in params.chapters.items():
+            if chapter == "05_images":
+                given = {"run_dirs": [str(Path("results") / arm) for arm in profile.arms], **given}
+            execute(f"notebooks/{chapter}.ipynb", f"book/chapters/{chapter}.ipynb", {"scale": params.scale, **given})

@@ -25,24 +25,37 @@ out_file = ""
 # %%
 from pathlib import Path
 
+from iterative_retraining.data import load_dataset
+from iterative_retraining.metrics.features import (
+    DIGITS_WEIGHTS,
+    accuracy,
+    train_classifier,
+)
+from iterative_retraining.parameters import check_parameters
 from safetensors.torch import save_file
 from sklearn.model_selection import train_test_split
-
-from iterative_retraining.data import load_dataset
-from iterative_retraining.metrics.features import DIGITS_WEIGHTS, accuracy, train_classifier
-from iterative_retraining.parameters import check_parameters
 
 check_parameters(globals(), "seed out_file")
 
 # %%
 images, labels = load_dataset("digits")
-train, test = train_test_split(range(len(images)), test_size=0.2, random_state=seed, stratify=labels)
-held_out = accuracy(train_classifier(images[train], labels[train], seed=seed), images[test], labels[test])
+train, test = train_test_split(
+    range(len(images)), test_size=0.2, random_state=seed, stratify=labels
+)
+held_out = accuracy(
+    train_classifier(images[train], labels[train], seed=seed),
+    images[test],
+    labels[test],
+)
 print(f"accuracy on {len(test)} held-out images: {held_out:.4f}")
 
 # %%
 net = train_classifier(images, labels, seed=seed)
 path = Path(out_file) if out_file else DIGITS_WEIGHTS
 path.parent.mkdir(parents=True, exist_ok=True)
-save_file(net.state_dict(), path, metadata={"seed": str(seed), "held_out_accuracy": f"{held_out:.4f}"})
+save_file(
+    net.state_dict(),
+    path,
+    metadata={"seed": str(seed), "held_out_accuracy": f"{held_out:.4f}"},
+)
 print(f"{path.name}: {path.stat().st_size} bytes")

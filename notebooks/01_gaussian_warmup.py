@@ -24,9 +24,6 @@ scale = "by hand"
 # %% tags=["hide-input"]
 import numpy as np
 from IPython.display import Markdown
-from myst_nb import glue
-from scipy import stats
-
 from iterative_retraining import plots
 from iterative_retraining.models.gaussian import (
     Gaussian,
@@ -41,6 +38,8 @@ from iterative_retraining.results import scale_note
 from iterative_retraining.retrain import retrain
 from iterative_retraining.schemes import FullySynthetic
 from iterative_retraining.seeding import stage_seed
+from myst_nb import glue
+from scipy import stats
 
 check_parameters(globals(), "n n_generations n_chains seed scale")
 Markdown(scale_note(scale))
@@ -91,9 +90,15 @@ simulated = {
     "median: exp(t · drift)": np.median(std, axis=1),
     "root mean square: 1": np.sqrt((std**2).mean(axis=1)),
 }
-exact = dict(zip(simulated, (expected_std(n, t), np.exp(t * log_std_drift(n)), np.ones(len(t))), strict=True))
+exact = dict(
+    zip(
+        simulated,
+        (expected_std(n, t), np.exp(t * log_std_drift(n)), np.ones(len(t))),
+        strict=True,
+    )
+)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-three-rates", "caption": "One process, three rates. Grey: single chains of σ_t under fully synthetic retraining. Points: summaries over all chains. Lines: the exact laws of {prf:ref}`prop-three-rates`. The simulated root mean square leaves its constant exact value: the expectation is carried by chains too rare to be simulated."}, "image": {"alt": "Log-scale curves of the standard deviation against retrainings; mean and median points lie on their decaying exact lines, the root mean square stays near one at first and then falls below its exact line."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-three-rates", "caption": "One process, three rates. Grey: single chains of σ_t under fully synthetic retraining. Points: summaries over all chains. Lines: the exact laws of {prf:ref}`prop-three-rates`. The simulated root mean square strays from its constant exact value: the expectation is carried by chains too rare to be drawn."}, "image": {"alt": "Log-scale curves of the standard deviation against retrainings; mean and median points lie on their decaying exact lines, the root mean square stays near one at first and then falls below its exact line."}}
 figure = plots.std_laws(std, simulated, exact)
 
 # %% tags=["hide-input"]
@@ -120,8 +125,8 @@ glue("chains", n_chains, display=False)
 #
 # *How to read {numref}`fig-three-rates`.* The typical chain (median) collapses twice as fast as the mean, and the mean
 # square does not collapse at all. So "the variance collapses" is true of almost every chain and false in expectation: a
-# Monte-Carlo mean of $\sigma_t^2$ misleads, since it falls only because the chains that carry the expectation are never
-# drawn.
+# Monte-Carlo mean of $\sigma_t^2$ misleads, since it hangs on a few chains, and falls once none of those that carry the
+# expectation is drawn.
 
 # %% [markdown]
 # ## More dimensions collapse faster
@@ -135,9 +140,14 @@ glue("chains", n_chains, display=False)
 # %%
 dims, steps = (1, 2, 5, 10), np.arange(0, 301, 25)
 factors = {d: simulate_cov_factors(n, 300, 500, d, seed=seed)[steps] for d in dims}
-volume = {d: np.exp(np.log(np.diagonal(f, axis1=2, axis2=3)).mean(axis=(1, 2))) for d, f in factors.items()}
+volume = {
+    d: np.exp(np.log(np.diagonal(f, axis1=2, axis2=3)).mean(axis=(1, 2)))
+    for d, f in factors.items()
+}
 law = {d: np.exp(steps * log_std_drift(n, d)) for d in dims}
-root_trace = {d: np.linalg.svd(f[-1], compute_uv=False).mean() for d, f in factors.items()}
+root_trace = {
+    d: np.linalg.svd(f[-1], compute_uv=False).mean() for d, f in factors.items()
+}
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dimension", "caption": "The geometric mean of $(\\det \\Sigma_t)^{1/2d}$, a standard deviation averaged over directions, under fully synthetic retraining from $\\Sigma_0 = I$. Points: 500 chains; lines: the exact law."}, "image": {"alt": "Log-scale decay against retrainings for dimensions 1, 2, 5 and 10; the higher the dimension the steeper the line, points on lines."}}
 figure = plots.decay_by_dimension(steps, volume, law)
@@ -162,7 +172,13 @@ Markdown(
 # %%
 arms = [("fully_synthetic", None, std)]
 for lam in (0.1, 0.5, 1.0, 2.0):
-    arms.append(("mix", lam, simulate_std(n, n_generations, min(n_chains, 2000), seed=seed, lam=lam)[1]))
+    arms.append(
+        (
+            "mix",
+            lam,
+            simulate_std(n, n_generations, min(n_chains, 2000), seed=seed, lam=lam)[1],
+        )
+    )
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-mix", "caption": "σ_t over chains, median and 5 to 95 %. Fully synthetic retraining collapses; with the real data in the mix σ_t fluctuates around the estimate from the real data, for every λ, with no trend."}, "image": {"alt": "Bands of the standard deviation against retrainings: the fully synthetic band falls to zero, the bands of lambda 0.1, 0.5, 1 and 2 stay around one."}}
 figure = plots.std_bands(arms)
@@ -189,16 +205,27 @@ Markdown(
 n_loops, last = 200, 50
 loop_std = np.empty(n_loops)
 for chain in range(n_loops):
-    start, chain_seed = Gaussian(np.zeros(1), np.eye(1)), stage_seed(seed, chain, "loop")
+    start, chain_seed = (
+        Gaussian(np.zeros(1), np.eye(1)),
+        stage_seed(seed, chain, "loop"),
+    )
     real = start.sample(n, seed=chain_seed)
     records = retrain(
-        start, real, FullySynthetic(), [], n_retrain=last, seed=chain_seed, initial_state=start.state_dict()
+        start,
+        real,
+        FullySynthetic(),
+        [],
+        n_retrain=last,
+        seed=chain_seed,
+        initial_state=start.state_dict(),
     )
     loop_std[chain] = [np.sqrt(start.cov[0, 0]) for _ in records][-1]
 test = stats.ks_2samp(loop_std, std[last])
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-loop", "caption": "The distribution of σ_t after 50 retrainings: Algorithm 1 run on samples, and the exact law by sufficient statistics."}, "image": {"alt": "Two nearly identical empirical distribution functions of the standard deviation."}}
-figure = plots.two_distributions(loop_std, std[last], ("Algorithm 1 on samples", "exact law"), "σ_50 / σ_0")
+figure = plots.two_distributions(
+    loop_std, std[last], ("Algorithm 1 on samples", "exact law"), "σ_50 / σ_0"
+)
 
 # %% tags=["hide-input"]
 glue("ks-p", f"{test.pvalue:.2f}", display=False)

@@ -22,11 +22,17 @@ scale = "by hand"
 # %% tags=["hide-input"]
 import numpy as np
 from IPython.display import Markdown
-from myst_nb import glue
-
 from iterative_retraining import plots
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.results import arm_table, find_results, read_floor, read_previews, read_runs, scale_note
+from iterative_retraining.results import (
+    arm_table,
+    find_results,
+    read_floor,
+    read_previews,
+    read_runs,
+    scale_note,
+)
+from myst_nb import glue
 
 check_parameters(globals(), "run_dirs scale")
 run_dirs = run_dirs or find_results()
@@ -62,12 +68,19 @@ Markdown(arm_table(runs, floor))
 # it and keeps going.
 
 # %% tags=["hide-input"]
-first, last = (runs[runs.generation == g].groupby("scheme").fid.mean() for g in (0, runs.generation.max()))
+first, last = (
+    runs[runs.generation == g].groupby("scheme").fid.mean()
+    for g in (0, runs.generation.max())
+)
 glue("retrainings", int(runs.generation.max()), display=False)
 glue("seeds", runs.seed.nunique(), display=False)
 glue("synthetic-first", f"{first['fully_synthetic']:.2f}", display=False)
 glue("synthetic-last", f"{last['fully_synthetic']:.2f}", display=False)
-worst = runs[(runs.scheme == "mix") & (runs.generation == runs.generation.max())].groupby("lam").fid.mean()
+worst = (
+    runs[(runs.scheme == "mix") & (runs.generation == runs.generation.max())]
+    .groupby("lam")
+    .fid.mean()
+)
 glue("mix-worst", f"{worst.max():.2f}", display=False)
 glue("mix-worst-lam", f"{worst.idxmax():g}", display=False)
 
@@ -80,8 +93,15 @@ glue("mix-worst-lam", f"{worst.idxmax():g}", display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-samples", "caption": "Samples against the number of retrainings, as in figure 1 of the paper, for the first seed. Every tile starts from the same latent in all panels, so a change is the model's."}, "image": {"alt": "Grids of generated digits by arm and number of retrainings: the fully synthetic row dissolves into unreadable shapes, the rows that keep real data stay readable."}}
 shown = [int(g) for g in np.linspace(0, runs.generation.max(), 5)]
-first_seed = runs[runs.seed == runs.seed.min()].drop_duplicates("run_id").sort_values("lam", na_position="first")
-rows = [(plots.arm_style(r.scheme, r.lam)["label"], read_previews(r.path)) for r in first_seed.itertuples()]
+first_seed = (
+    runs[runs.seed == runs.seed.min()]
+    .drop_duplicates("run_id")
+    .sort_values("lam", na_position="first")
+)
+rows = [
+    (plots.arm_style(r.scheme, r.lam)["label"], read_previews(r.path))
+    for r in first_seed.itertuples()
+]
 figure = plots.sample_grid(rows, shown)
 
 # %% [markdown]

@@ -50,7 +50,9 @@ names = (
 )
 check_parameters(globals(), names)
 experiment = open_experiment(**{name: globals()[name] for name in names.split()})
-print(f"run {experiment.run.config.run_id}: {len(experiment.run.rows)} of {n_retrain + 1} generations are complete")
+print(
+    f"run {experiment.run.config.run_id}: {len(experiment.run.rows)} of {n_retrain + 1} generations are complete"
+)
 
 # %%
 from iterative_retraining.progress import ProgressDisplay
@@ -63,4 +65,6 @@ with ProgressDisplay(n_retrain) as progress:
 from iterative_retraining.plots import quality_curves
 from iterative_retraining.results import read_floor, read_runs
 
-figure = quality_curves(read_runs([experiment.run.path]), read_floor(experiment.run.path))
+figure = quality_curves(
+    read_runs([experiment.run.path]), read_floor(experiment.run.path)
+)

@@ -111,9 +111,9 @@ def check_device(device: str) -> str:
     kind, _, index = str(device).partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
         raise ConfigError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.devicecheck_count():
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device {device!r} is not there: this machine has {torch.cuda.devicecheck_count()} CUDA devices; "
+            f"device {device!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices; "
             "take device 'cpu' or 'auto'"
         )
     return str(device)

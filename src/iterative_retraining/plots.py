@@ -43,7 +43,7 @@ def quality_curves(
 
     The grey band is the real-vs-real floor: mean and 2.5 to 97.5 % of random halvings.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, len(metrics), figsize=(2.9 * len(metrics), 3.1), layout="constrained")
     for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
         low, high = np.quantile(floor[metric], [0.025, 0.975])
         axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)

@@ -92,28 +92,38 @@ def scale_note(scale: str, paths: Iterable[str | Path] = ()) -> str:
     return " ".join(words)
 
 
-def arm_table(runs: pd.DataFrame, floor: dict, metrics: Sequence[str] = ("fid", "precision", "recall")) -> str:
-    """A Markdown table of the last generation: per arm the mean over seeds and the 95 % t-interval, and the floor.
+def arm_table(runs: pd.DataFrame, floor: dict) -> str:
+    """A Markdown table of where the arms end: mean over seeds and 95 % t-interval, and the floor.
 
-    With a single seed there is no interval, and the table says so.
+    "FID against λ = 0" is the difference to the control of the same seed. "FID trend" is the least-squares slope over
+    the second half of the run, per retraining. With a single seed there are no intervals, and the table says so.
     """
-    final = runs[runs.generation == runs.generation.max()]
-    lines = ["| arm | " + " | ".join(metrics) + " |", "|---|" + "---|" * len(metrics)]
+    last = runs.generation.max()
+    final, late = runs[runs.generation == last], runs[runs.generation >= last // 2]
+    control = final[(final.scheme == "mix") & (final.lam == 0)].set_index("seed").fid
+    trend = late.groupby("run_id").apply(lambda t: np.polyfit(t.generation, t.fid, 1)[0], include_groups=False)
+    lines = ["| arm | FID | FID against λ = 0 | FID trend | precision | recall |", "|---|---|---|---|---|---|"]
     for (lam, scheme), table in final.assign(lam=final.lam.fillna(-1.0)).groupby(["lam", "scheme"]):
-        arm = f"λ = {lam:g}" if scheme == "mix" else scheme.replace("_", " ")
-        lines.append(f"| {arm} | " + " | ".join(_interval(table[metric].to_numpy()) for metric in metrics) + " |")
-    cells = [
+        against = (table.set_index("seed").fid - control).dropna().to_numpy()
+        columns = [table.fid, against, trend[table.run_id], table.precision, table.recall]
+        cells = [_interval(np.asarray(values)) for values in columns]
+        if scheme == "mix" and lam == 0:
+            cells[1] = "control"
+        lines.append(f"| {f'λ = {lam:g}' if scheme == 'mix' else scheme.replace('_', ' ')} | {' | '.join(cells)} |")
+    fid, precision, recall = (
         f"{np.mean(floor[m]):.3f} ({np.quantile(floor[m], 0.025):.3f} to {np.quantile(floor[m], 0.975):.3f})"
-        for m in metrics
-    ]
-    lines.append(f"| real vs real, n = {floor['n_images']} | " + " | ".join(cells) + " |")
+        for m in ("fid", "precision", "recall")
+    )
+    lines.append(f"| real vs real, n = {floor['n_images']} | {fid} | | | {precision} | {recall} |")
     n_seeds = final.seed.nunique()
-    note = f"mean over {n_seeds} seeds ± 95 % t-interval" if n_seeds > 1 else "one seed, no interval"
-    return "\n".join(lines) + f"\n\nAfter {runs.generation.max()} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
+    note = f"mean over {n_seeds} seeds ± 95 % t-interval" if n_seeds > 1 else "one seed, so no interval"
+    return "\n".join(lines) + f"\n\nAfter {last} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
 
 
 def _interval(values: np.ndarray) -> str:
-    if len(values) < 2:
-        return f"{values.mean():.3f}"
+    if len(values) == 0:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{values.mean():.3f} ± {half:.3f}"

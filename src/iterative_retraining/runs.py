@@ -145,6 +145,32 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     return load_file(_check_file(path, "checkpoint", read_ledger(path)[-1]))
 
 
+# Locks held by this process. The system drops them when the process ends, however it ends; opening a directory again in
+# the same process (a notebook's cell run twice) goes on under the lock that is already held.
+_LOCKS: dict[Path, int] = {}
+
+
+def _lock(path: Path) -> None:
+    if path.resolve() in _LOCKS:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(f"cannot write the run directory {path}: {error.strerror}; choose another run_dir") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise RunError(f"{path} is in use by another process; wait for it, or choose another run_dir") from error
+    _LOCKS[path.resolve()] = descriptor
+
+
+def _unlock(path: Path) -> None:
+    if path.resolve() in _LOCKS:
+        os.close(_LOCKS.pop(path.resolve()))
+
+
 class Run:
     """A run directory, opened for one configuration and locked against a second process.
 
@@ -154,25 +180,17 @@ class Run:
 
     def __init__(self, path: str | Path, config: RunConfig) -> None:
         self.path, self.config = Path(path), config
+        _lock(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held as long as the run
-        except OSError as error:
-            raise RunError(
-                f"cannot write the run directory {self.path}: {error.strerror}; choose another run_dir"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                f"{self.path} is in use by another process; wait for it, or choose another run_dir"
-            ) from error
-        self._claim()
-        self.rows = read_ledger(self.path)
-        self._cut_torn_line()
-        if self.rows:
-            for kind in ("checkpoint", "samples"):
-                _check_file(self.path, kind, self.rows[-1])
+            self._claim()
+            self.rows = read_ledger(self.path)
+            self._cut_torn_line()
+            if self.rows:
+                for kind in ("checkpoint", "samples"):
+                    _check_file(self.path, kind, self.rows[-1])
+        except BaseException:
+            self.close()
+            raise
 
     def _claim(self) -> None:
         """Writes config.json into a new directory, or compares the one that is there."""
@@ -200,6 +218,10 @@ class Run:
             whole = ledger.read_bytes().rfind(b"\n") + 1
             if whole < ledger.stat().st_size:
                 os.truncate(ledger, whole)
+
+    def close(self) -> None:
+        """Gives the directory free for another process."""
+        _unlock(self.path)
 
     @property
     def history(self) -> Sequence[np.ndarray]:

@@ -1,7 +1,7 @@
 """EDM, the diffusion model of Karras, Aittala, Aila and Laine (2022), written from the equations of the paper."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Self
 
@@ -46,6 +46,10 @@ class EDMConfig:
     sampling_batch_size: int = 512
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, float) and (isinstance(value, bool) or not isinstance(value, field.type | int)):
+                raise ValueError(f"{field.name} = {value!r} is not allowed: it must be of type {field.type.__name__}")
         for name in ("n_images_initial", "n_images_per_retraining", "lr_rampup_images", "ema_halflife_images"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} is not allowed: it counts images, 0 or more")

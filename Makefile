@@ -1,0 +1,48 @@
+# make book   set up, run a profile (quick), build its book
+# make test   set up, run all tests
+# See README.md for the rest.
+
+PROFILE ?= quick
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+HTML := runs/$(PROFILE)/book/_build/html/index.html
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: book test setup notebooks publish published-book lint lock
+
+book: $(SETUP)
+	snakemake --cores all --config profile=$(PROFILE)
+	@echo "The book is at $(CURDIR)/$(HTML)"
+
+test: $(SETUP)
+	pytest
+
+setup: $(SETUP)
+
+$(SETUP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# notebooks/*.py are the sources to edit; this writes the paired .ipynb.
+notebooks: $(SETUP)
+	jupytext --to ipynb notebooks/*.py
+
+# Runs a profile and puts its small results and its pages where git keeps them.
+publish: $(SETUP)
+	snakemake --cores all --config profile=$(PROFILE) published
+
+published-book: $(SETUP)
+	jupyter-book build book -n -W
+
+lint: $(SETUP)
+	ruff check .
+	ruff format --check .
+
+# Exact versions of what is installed. NVIDIA's libraries exist for Linux alone.
+lock: $(SETUP)
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E '/^(nvidia|cuda|triton)/ s/$$/ ; sys_platform == "linux"/' > requirements.lock

@@ -1,0 +1,53 @@
+"""Shared pieces: a tiny EDM, a tiny real set, and the command line of a run in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+matplotlib.use("Agg")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+TINY_EDM = {"channels": 4, "attention_resolutions": [], "n_steps": 3, "batch_size": 32, "sampling_batch_size": 700}
+TINY_RUN = {
+    "n_images_initial": 640,
+    "n_images_per_retraining": 320,
+    "scheme": "fully_synthetic",
+    "n_retrain": 3,
+    "model_options": TINY_EDM,
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def digits() -> np.ndarray:
+    from iterative_retraining.data import load_dataset
+
+    return load_dataset("digits")[0]
+
+
+def start_run(parameters: dict) -> subprocess.Popen:
+    """A run in a process of its own; its last line of standard error is the error, if any."""
+    code = (
+        "import json, sys; from iterative_retraining.experiment import open_experiment\n"
+        "for record in open_experiment(**json.loads(sys.argv[1])).records(): pass"
+    )
+    command = [sys.executable, "-c", code, json.dumps(parameters)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def untimed(ledger: Path) -> list[dict]:
+    """A ledger without its wall times: what has to be the same in every repetition."""
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows]

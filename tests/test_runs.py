@@ -1,0 +1,220 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY_RUN, start_run, untimed
+
+from iterative_retraining.config import RunConfig
+from iterative_retraining.experiment import open_experiment
+from iterative_retraining.runs import Run, RunError, read_ledger
+
+GAUSSIAN = {"model": "gaussian", "n_retrain": 3}
+
+
+def finish(parameters: dict, path: Path) -> Path:
+    for _ in open_experiment(run_dir=path, **parameters).records():
+        pass
+    return path
+
+
+@pytest.fixture
+def done(tmp_path) -> Path:
+    return finish(GAUSSIAN, tmp_path / "run")
+
+
+def test_a_run_leaves_what_the_docs_say(done):
+    assert {p.name for p in done.iterdir() if p.suffix != ".png"} == {
+        ".lock",
+        "config.json",
+        "manifest.json",
+        "floor.json",
+        "ledger.jsonl",
+        "checkpoint-0000.safetensors",
+        "checkpoint-0003.safetensors",
+        "samples-0003.npy",
+    }
+    rows = read_ledger(done)
+    assert list(rows[0])[:2] == ["generation", "n_images"]
+    assert {"fid", "precision", "recall", "seconds_fit", "seconds_sample", "seconds_metrics"} <= set(rows[0])
+    manifest = json.loads((done / "manifest.json").read_text())
+    assert manifest["attempts"][0]["packages"]["torch"]
+    assert manifest["config"] == json.loads((done / "config.json").read_text())["identity"]
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str]:
+    _, error = process.communicate()
+    return process.returncode, error
+
+
+def wait_for(process: subprocess.Popen, condition) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(0.002)
+
+
+def test_killed_again_and_again_a_run_ends_in_the_same_ledger(tmp_path):
+    """kill -9 in a fit, between files of one generation, and right after a ledger line; then to the end."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    code, error = ended(start_run({**TINY_RUN, "run_dir": str(whole)}))
+    assert code == 0, error
+
+    instants = [
+        lambda: (broken / "floor.json").exists(),  # in the fit of theta_0
+        lambda: (broken / "checkpoint-0000.safetensors").exists(),  # before its ledger line
+        lambda: len(read_ledger(broken)) == 2,  # right after a line
+        lambda: (broken / "samples-0002.npy").exists(),
+    ]
+    for instant in instants:
+        process = start_run({**TINY_RUN, "run_dir": str(broken)})
+        wait_for(process, instant)
+        process.send_signal(signal.SIGKILL)
+        assert ended(process)[0] == -signal.SIGKILL
+    code, error = ended(start_run({**TINY_RUN, "run_dir": str(broken)}))
+    assert code == 0, error
+    assert untimed(broken / "ledger.jsonl") == untimed(whole / "ledger.jsonl")
+    assert len(json.loads((broken / "manifest.json").read_text())["attempts"]) == len(instants) + 1
+
+
+def test_a_torn_ledger_line_is_computed_again(done, tmp_path):
+    ledger = done / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    before = untimed(ledger)
+    # As a kill in the middle of generation 3 leaves it: files of generation 2 in place, half a line for 3.
+    partial = finish({**GAUSSIAN, "n_retrain": 2}, tmp_path / "partial")
+    with open(partial / "ledger.jsonl", "ab") as file:
+        file.write(lines[3][:40])
+    finish(GAUSSIAN, partial)
+    assert untimed(partial / "ledger.jsonl") == before
+
+
+def test_a_finished_run_computes_nothing_and_can_be_extended(done):
+    before = (done / "ledger.jsonl").read_bytes()
+    records = list(open_experiment(run_dir=done, **GAUSSIAN).records())
+    assert [r.generation for r in records] == [0, 1, 2, 3]
+    assert (done / "ledger.jsonl").read_bytes() == before
+    finish({**GAUSSIAN, "n_retrain": 5}, done)
+    assert (done / "ledger.jsonl").read_bytes().startswith(before)
+    assert len(read_ledger(done)) == 6
+
+
+def test_another_configuration_is_refused_and_nothing_is_touched(done):
+    before = (done / "ledger.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"another configuration \(lam: there 0.5, asked for 0.7\)"):
+        open_experiment(run_dir=done, **GAUSSIAN, lam=0.7)
+    assert (done / "ledger.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["checkpoint-0003.safetensors", "samples-0003.npy"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_file_is_named(done, name, damage):
+    file = done / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(RunError, match=rf"{name} is {'damaged' if damage == 'truncated' else 'missing'}"):
+        open_experiment(run_dir=done, **GAUSSIAN)
+    assert len(read_ledger(done)) == 4
+
+
+def test_a_damaged_ledger_or_config_is_named(done):
+    text = (done / "ledger.jsonl").read_text()
+    (done / "ledger.jsonl").write_text(text.replace('"generation": 1', '"generation": 7'))
+    with pytest.raises(RunError, match=r"ledger.jsonl, line 2 is damaged \(generation 7 where 1 belongs\)"):
+        open_experiment(run_dir=done, **GAUSSIAN)
+    (done / "ledger.jsonl").write_text(text)
+    os.truncate(done / "config.json", 20)
+    with pytest.raises(RunError, match=r"config.json is damaged"):
+        open_experiment(run_dir=done, **GAUSSIAN)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match=r"is no run directory \(it holds 'thesis.tex'\)"):
+        open_experiment(run_dir=tmp_path, **GAUSSIAN)
+
+
+def test_an_unwritable_run_dir_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match=r"cannot write the run directory .*choose another run_dir"):
+        open_experiment(run_dir=tmp_path / "file" / "run", **GAUSSIAN)
+
+
+def test_two_processes_on_one_run(done):
+    held = Run(done, RunConfig(model="gaussian"))
+    code, error = ended(start_run({**GAUSSIAN, "run_dir": str(done)}))
+    assert code != 0
+    assert "is in use by another process" in error
+    held.close()
+    assert ended(start_run({**GAUSSIAN, "run_dir": str(done)}))[0] == 0
+
+
+def test_numbers_that_are_not_finite_are_not_kept(done):
+    run = Run(done, RunConfig(model="gaussian"))
+    with pytest.raises(RunError, match="generation 4: fid is nan"):
+        run.commit({"generation": 4, "fid": float("nan")}, {}, np.zeros(1), np.zeros(1), 1)
+    assert len(read_ledger(done)) == 4
+
+
+def test_pruned_history_is_named(done):
+    history = Run(done, RunConfig(model="gaussian")).history
+    assert len(history) == 4
+    assert history[-1].shape == (1797, 8, 8, 1)
+    with pytest.raises(RunError, match="the samples of generation 0 are no longer kept"):
+        history[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_loses_nothing(small_disk, tmp_path):
+    run = small_disk / "run"
+    experiment = open_experiment(run_dir=run, **GAUSSIAN)
+    records = experiment.records()
+    next(records)
+    filler = small_disk / "filler"
+    fill = subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, text=True, check=False)
+    assert "No space left" in fill.stderr
+    with pytest.raises(
+        RunError, match=r"cannot write .*No space left on device\. Free some space; complete generations"
+    ):
+        next(records)
+    experiment.run.close()
+    filler.unlink()
+    finish(GAUSSIAN, run)
+    assert untimed(run / "ledger.jsonl") == untimed(finish(GAUSSIAN, tmp_path / "other") / "ledger.jsonl")
+
+
+def test_runs_that_start_from_one_theta0_share_it_to_the_bit(tmp_path):
+    start = finish({**TINY_RUN, "n_retrain": 0, "scheme": "mix", "lam": 0.0}, tmp_path / "theta0")
+    arms = [
+        finish({**TINY_RUN, "n_retrain": 1, "scheme": "mix", "lam": lam, "init": str(start)}, tmp_path / str(lam))
+        for lam in (0.0, 1.0)
+    ]
+    first = [untimed(arm / "ledger.jsonl") for arm in arms]
+    assert first[0][0] == first[1][0]
+    assert first[0][0]["n_images"] == 0
+    assert first[0][0]["fid"] == read_ledger(start)[0]["fid"]
+    assert first[0][1]["fid"] != first[1][1]["fid"]
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_written(tmp_path):
+    start = finish(GAUSSIAN, tmp_path / "start")
+    with pytest.raises(ValueError, match="weights are of another network"):
+        open_experiment(init=str(start), run_dir=tmp_path / "run", **TINY_RUN)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,52 @@
+"""Says what a built book lacks: pages of its _toc.yml, figures of its notebooks, alt texts. Exit status 1 if anything.
+
+python workflow/check_book.py book
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+
+
+def pages(toc: object) -> list[str]:
+    """Every page that a parsed _toc.yml names."""
+    if isinstance(toc, list):
+        return [page for item in toc for page in pages(item)]
+    if not isinstance(toc, dict):
+        return []
+    own = [toc[key] for key in ("root", "file") if key in toc]
+    return own + [page for value in toc.values() for page in pages(value)]
+
+
+def figures(notebook: Path) -> list[str]:
+    """The names of a notebook's captioned figures."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [c.metadata.mystnb.figure.name for c in cells if "figure" in c.metadata.get("mystnb", {})]
+
+
+def missing(book: Path) -> list[str]:
+    """What the HTML of ``book`` lacks, one line each; empty if it is whole."""
+    html, found = book / "_build" / "html", []
+    for page in pages(yaml.safe_load((book / "_toc.yml").read_text())):
+        file = html / f"{page}.html"
+        if not file.is_file():
+            found.append(f"page {page} was not built")
+            continue
+        text, notebook = file.read_text(), book / f"{page}.ipynb"
+        for name in figures(notebook) if notebook.is_file() else []:
+            figure = re.search(rf'<figure[^>]* id="{name}">(.*?)</figure>', text, re.DOTALL)
+            image = figure and re.search(r'<img alt="([^"]+)"[^>]* src="([^"]+)"', figure[1])
+            if not image:
+                found.append(f"{page}: figure {name} has no image with alt text")
+            elif not (file.parent / image[2]).is_file():
+                found.append(f"{page}: the image of figure {name} is missing")
+    return found
+
+
+if __name__ == "__main__":
+    problems = missing(Path(sys.argv[1]))
+    print("\n".join(problems) or f"{sys.argv[1]}: every page and figure is there")
+    sys.exit(bool(problems))
