@@ -34,7 +34,7 @@ notebooks: $(SETUP)
 
 # Runs a profile and puts its small results and its pages where git keeps them.
 publish: $(SETUP)
-	snakemake --cores all --config profile=$(PROFILE) published
+	snakemake published --cores all --config profile=$(PROFILE)
 
 published-book: $(SETUP)
 	jupyter-book build book -n -W

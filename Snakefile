@@ -2,7 +2,7 @@
 #
 #   snakemake --cores all                            the profile `quick`, up to its book
 #   snakemake --cores all --config profile=cpu       another profile
-#   snakemake --cores all --config profile=cpu sweep   the runs alone
+#   snakemake sweep --cores all --config profile=cpu   the runs alone
 #   snakemake -n                                     what is missing
 #
 # Keep going after a failed run: --keep-going. A killed sweep: the same command again.

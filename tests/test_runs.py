@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_RUN, start_run, untimed
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.runs import Run, RunError, read_ledger
+
+from conftest import TINY_RUN, start_run, untimed
 
 GAUSSIAN = {"model": "gaussian", "n_retrain": 3}
 

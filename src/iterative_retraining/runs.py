@@ -11,7 +11,6 @@ whatever a kill leaves behind belongs to a generation without a line and is writ
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -26,10 +25,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save
 
 from iterative_retraining.config import RunConfig
-
-
-class RunError(RuntimeError):
-    """A run directory cannot be used or written; the message names the file and the way out."""
+from iterative_retraining.locks import RunError, lock, unlock
 
 
 class MemoryRun:
@@ -145,32 +141,6 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     return load_file(_check_file(path, "checkpoint", read_ledger(path)[-1]))
 
 
-# Locks held by this process. The system drops them when the process ends, however it ends; opening a directory again in
-# the same process (a notebook's cell run twice) goes on under the lock that is already held.
-_LOCKS: dict[Path, int] = {}
-
-
-def _lock(path: Path) -> None:
-    if path.resolve() in _LOCKS:
-        return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunError(f"cannot write the run directory {path}: {error.strerror}; choose another run_dir") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise RunError(f"{path} is in use by another process; wait for it, or choose another run_dir") from error
-    _LOCKS[path.resolve()] = descriptor
-
-
-def _unlock(path: Path) -> None:
-    if path.resolve() in _LOCKS:
-        os.close(_LOCKS.pop(path.resolve()))
-
-
 class Run:
     """A run directory, opened for one configuration and locked against a second process.
 
@@ -180,7 +150,7 @@ class Run:
 
     def __init__(self, path: str | Path, config: RunConfig) -> None:
         self.path, self.config = Path(path), config
-        _lock(self.path)
+        lock(self.path)
         try:
             self._claim()
             self.rows = read_ledger(self.path)
@@ -221,7 +191,7 @@ class Run:
 
     def close(self) -> None:
         """Gives the directory free for another process."""
-        _unlock(self.path)
+        unlock(self.path)
 
     @property
     def history(self) -> Sequence[np.ndarray]:

@@ -1,0 +1,116 @@
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+from iterative_retraining.config import ConfigError
+from iterative_retraining.parameters import check_parameters
+
+from conftest import ROOT, TINY_RUN, untimed
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def run_papermill(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [
+        str(Path(sys.executable).with_name("papermill")),
+        *arguments,
+        "--no-progress-bar",
+        "--start-timeout",
+        "300",
+    ]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_paired_py_holds_the_same_cells(notebook):
+    def cells(nb):
+        return [(c.cell_type, c.source, dict(c.metadata)) for c in nb.cells]
+
+    assert cells(nbformat.read(notebook, as_version=4)) == cells(jupytext.read(notebook.with_suffix(".py")))
+
+
+def lines_of_work(source: str) -> int:
+    """Lines of a cell's statements other than imports."""
+    statements = [s for s in ast.parse(source).body if not isinstance(s, ast.Import | ast.ImportFrom)]
+    return sum(s.end_lineno - s.lineno + 1 for s in statements)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_short_hold_no_output_and_check_their_parameters(notebook):
+    nb = nbformat.read(notebook, as_version=4)
+    code = [c for c in nb.cells if c.cell_type == "code"]
+    assert not any(c.outputs or c.execution_count for c in code)
+    assert len(code) <= 20
+    assert median(lines_of_work(c.source) for c in code) <= 8
+    assert code[0].metadata.tags == ["parameters"]
+    assert all(re.fullmatch(r"\w+ = [^(]*", line) for line in code[0].source.splitlines())  # literals only
+    declared = papermill.inspect_notebook(str(notebook))
+    checked = re.search(r'check_parameters\(globals\(\), (?:"(.*?)"|names)\)', code[1].source)
+    names = checked[1] or "".join(re.findall(r'^    "(.*)"$', code[1].source, re.MULTILINE))
+    assert set(names.split()) == set(declared)
+
+
+def test_only_injected_names_are_checked():
+    namespace = {"In": ["", "lam = 0.5\nseed = 0", "# Parameters\nlam = 0.1\n", "x = 3"]}
+    check_parameters(namespace, "lam seed")
+    with pytest.raises(
+        ConfigError, match="unknown parameter of this notebook 'lam'; allowed: lamb, seed; did you mean"
+    ):
+        check_parameters(namespace, "lamb seed")
+    check_parameters({}, "lam")
+
+
+def test_retrain_runs_by_papermill_from_any_directory(tmp_path):
+    (tmp_path / "params.yml").write_text(json.dumps({**TINY_RUN, "n_retrain": 1, "scheme": "mix"}))
+    done = run_papermill(
+        str(ROOT / "notebooks" / "retrain.ipynb"), "out.ipynb", "-f", "params.yml",
+        "-p", "lam", "0.5", "-p", "seed", "3", "-p", "run_dir", "somewhere", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = untimed(tmp_path / "somewhere" / "ledger.jsonl")
+    assert [(row["generation"], row["n_synthetic"]) for row in rows] == [(0, 0), (1, 898)]
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "generation 1 of 1: fid" in text  # a line per generation, no bar
+    assert "img/s" not in text
+    assert "image/png" in text
+
+
+def test_a_parameter_that_does_not_exist_fails_before_any_compute(tmp_path):
+    done = run_papermill(str(ROOT / "notebooks" / "retrain.ipynb"), "out.ipynb", "-p", "lamb", "0.5", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "unknown parameter of this notebook 'lamb'" in done.stderr
+    assert "did you mean 'lam'?" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["out.ipynb"]
+
+
+def test_live_progress_is_for_terminals_and_open_kernels(monkeypatch, capsys):
+    from iterative_retraining.progress import ProgressDisplay, is_live
+    from iterative_retraining.retrain import GenerationRecord
+
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert not is_live()
+    monkeypatch.setenv("JPY_SESSION_NAME", "retrain.ipynb")
+    assert is_live()
+    record = GenerationRecord(1, 64, 10, 5, {"fid": 0.25}, 1.0, 2.0, 3.0)
+    with ProgressDisplay(4, live=False) as progress:
+        progress(1, 32, 64)
+        progress.generation_done(record)
+    assert capsys.readouterr().out == "generation 1 of 4: fid 0.250 (6.0 s)\n"
+    with ProgressDisplay(4, live=True) as progress:
+        progress(1, 32, 64)
+        progress(1, 64, 64)
+        assert (progress.bar.n, progress.bar.total) == (64, 64)
+        progress(2, 32, 128)
+        assert (progress.bar.n, progress.bar.total) == (32, 128)

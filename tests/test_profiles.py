@@ -1,0 +1,120 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from iterative_retraining.config import ConfigError
+
+from conftest import ROOT, untimed
+from execute import execute
+from profiles import load_profile
+
+TINY = {
+    "description": "tiny",
+    "seeds": [0],
+    "run": {"dataset": "digits", "model": "gaussian", "n_retrain": 2},
+    "arms": [{"scheme": "fully_synthetic"}, {"scheme": "mix", "lam": 0.5}],
+    "chapters": {"01_gaussian_warmup": {"n_chains": 200, "n_generations": 60}, "05_images": {}},
+}
+
+
+def written(tmp_path: Path, profile: dict) -> Path:
+    path = tmp_path / "tiny.yml"
+    path.write_text(yaml.safe_dump(profile))
+    return path
+
+
+@pytest.mark.parametrize("name", ["quick", "cpu"])
+def test_committed_profiles_plan_every_arm_of_every_seed(name):
+    profile = load_profile(ROOT / "profiles" / f"{name}.yml")
+    text = yaml.safe_load((ROOT / "profiles" / f"{name}.yml").read_text())
+    assert len(profile.arms) == len(text["seeds"]) * len(text["arms"])
+    assert len(profile.runs) == len(profile.arms) + len(text["seeds"])
+    for run in profile.runs.values():
+        assert run.init is None or profile.runs[run.init].parameters["seed"] == run.parameters["seed"]
+
+
+def test_published_results_are_those_of_the_cpu_profile():
+    published = {p.parent.name for p in (ROOT / "results").glob("*/ledger.jsonl")}
+    assert published == set(load_profile(ROOT / "profiles" / "cpu.yml").arms)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arm": []}, r"tiny.yml: unknown key 'arm'; allowed: .*did you mean 'arms'"),
+        ({"arms": [{"scheme": "mix", "lamb": 1}]}, r"unknown key of an arm 'lamb'; .*did you mean 'lam'"),
+        ({"arms": [{"scheme": "mix", "lam": -1}]}, r"lam = -1 is not allowed"),
+        ({"run": {"dataset": "digits"}}, r"n_retrain = None is not allowed"),
+        ({"run": {"n_retrain": 1, "batch": 3}}, r"unknown key of 'run' 'batch'"),
+        ({"seeds": [-1]}, r"seed = -1 is not allowed"),
+        ({"seeds": None}, r"tiny.yml"),
+    ],
+)
+def test_bad_profiles_are_refused(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        load_profile(written(tmp_path, TINY | change))
+
+
+def test_a_profile_that_is_not_there_names_those_that_are():
+    with pytest.raises(ConfigError, match=r"no profile 'quik'; .* there are: cpu, quick"):
+        load_profile(ROOT / "profiles" / "quik.yml")
+
+
+def test_a_chapters_unknown_parameter_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no parameter 'n_chain'"):
+        execute(str(ROOT / "notebooks" / "01_gaussian_warmup.ipynb"), str(tmp_path / "page.ipynb"), {"n_chain": 3})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A copy of the project in which a tiny profile was swept, from its runs to its book."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("book", "notebooks", "profiles", "workflow"):
+        ignore = shutil.ignore_patterns("_build", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
+    for name in ("Snakefile", "_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder / name)
+    written(folder / "profiles", TINY)
+    return folder, snakemake(folder)
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", "profile=tiny"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_sweep_ends_in_a_book(swept):
+    folder, done = swept
+    assert done.returncode == 0, done.stderr[-3000:]
+    arms = load_profile(folder / "profiles" / "tiny.yml").arms
+    ledgers = [untimed(folder / "runs" / "tiny" / arm / "ledger.jsonl") for arm in arms]
+    assert [len(rows) for rows in ledgers] == [3, 3]
+    assert ledgers[0][0] == ledgers[1][0]  # one theta_0
+    page = (folder / "runs" / "tiny" / "book" / "_build" / "html" / "chapters" / "05_images.html").read_text()
+    assert all(arm in page for arm in arms)
+    assert "tiny: tiny" in page
+
+
+def test_a_second_sweep_computes_nothing_and_says_so(swept):
+    folder, _ = swept
+    again = snakemake(folder)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stderr + again.stdout
+
+
+def test_another_arm_runs_alone_and_finished_runs_are_untouched(swept):
+    folder, _ = swept
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs" / "tiny").glob("*/ledger.jsonl")}
+    written(folder / "profiles", TINY | {"arms": [*TINY["arms"], {"scheme": "mix", "lam": 0.1}]})
+    done = snakemake(folder, "sweep")
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = {p: p.stat().st_mtime_ns for p in (folder / "runs" / "tiny").glob("*/ledger.jsonl")}
+    assert len(after) == len(before) + 1
+    assert before.items() <= after.items()
