@@ -13,7 +13,7 @@ import torch
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow"))
+sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks")]
 
 TINY_EDM = {"channels": 4, "attention_resolutions": [], "n_steps": 3, "batch_size": 32, "sampling_batch_size": 700}
 TINY_RUN = {
