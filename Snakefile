@@ -114,10 +114,15 @@ rule published:
         chapters={chapter: dict(given) for chapter, given in profile.chapters.items()},
         scale=f"{profile.name}: {profile.description}",
     run:
-        from iterative_retraining.results import publish
+        import matplotlib
         from execute import execute
 
-        publish(params.runs, "results")
+        matplotlib.use("Agg")
+        from iterative_retraining import plots, results
+
+        shown = results.publish(params.runs, "results")
+        figure = plots.quality_curves(results.read_runs(shown), results.read_floor(shown[0]))
+        figure.savefig("results/quality.png", dpi=110)
         for chapter, given in params.chapters.items():
             if chapter == "05_images":
                 given = {"run_dirs": [str(Path("results") / arm) for arm in profile.arms], **given}

@@ -67,15 +67,21 @@ def read_previews(path: str | Path) -> np.ndarray:
     return strips.reshape(n, size, -1, size, *strips.shape[2:]).swapaxes(1, 2)
 
 
-def publish(runs: Sequence[str | Path], results: str | Path) -> None:
-    """Copies the small part of each run into ``results/<run id>``, its previews joined into one samples.png."""
+def publish(runs: Sequence[str | Path], results: str | Path) -> list[Path]:
+    """Copies the small part of each run into ``results/<run id>``, its previews joined into one samples.png.
+
+    Returns the folders written.
+    """
+    targets = []
     for run in map(Path, runs):
         target = Path(results) / read_config(run)["run_id"]
         target.mkdir(parents=True, exist_ok=True)
+        targets.append(target)
         for name in PUBLISHED:
             shutil.copyfile(run / name, target / name)
         strips = [np.asarray(Image.open(run / f"preview-{t:04d}.png")) for t in range(len(read_ledger(run)))]
         Image.fromarray(np.concatenate(strips)).save(target / "samples.png", optimize=True)
+    return targets
 
 
 def scale_note(scale: str, paths: Iterable[str | Path] = ()) -> str:
