@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: book test setup notebooks publish published-book lint lock
 
 book: $(SETUP)
-	snakemake --cores all --config profile=$(PROFILE)
+	snakemake --cores all --rerun-incomplete --config profile=$(PROFILE)
 	@echo "The book is at $(CURDIR)/$(HTML)"
 
 test: $(SETUP)
@@ -34,7 +34,7 @@ notebooks: $(SETUP)
 
 # Runs a profile and puts its small results and its pages where git keeps them.
 publish: $(SETUP)
-	snakemake published --cores all --config profile=$(PROFILE)
+	snakemake published --cores all --rerun-incomplete --config profile=$(PROFILE)
 
 published-book: $(SETUP)
 	jupyter-book build book -n -W
