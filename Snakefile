@@ -36,10 +36,15 @@ def run_parameters(wildcards):
     return json.dumps({**run.parameters, "init": init, "run_dir": run_dir(run.run_id), "device": device})
 
 
+def chapter_arguments(chapter, run_dirs):
+    shown = {"scale": profile.name}
+    if chapter == "05_images":
+        shown = {"scale": f"{profile.name}: {profile.description}", "run_dirs": run_dirs}
+    return {**shown, **profile.chapters[chapter]}
+
+
 def chapter_parameters(wildcards):
-    runs = {"run_dirs": [run_dir(arm) for arm in profile.arms]} if wildcards.chapter == "05_images" else {}
-    given = profile.chapters[wildcards.chapter]
-    return json.dumps({"scale": f"{profile.name}: {profile.description}", **runs, **given})
+    return json.dumps(chapter_arguments(wildcards.chapter, [run_dir(arm) for arm in profile.arms]))
 
 
 rule all:
@@ -111,8 +116,7 @@ rule published:
         expand("notebooks/{chapter}.ipynb", chapter=profile.chapters),
     params:
         runs=[run_dir(arm) for arm in profile.arms],
-        chapters={chapter: dict(given) for chapter, given in profile.chapters.items()},
-        scale=f"{profile.name}: {profile.description}",
+        chapters={c: chapter_arguments(c, [f"results/{arm}" for arm in profile.arms]) for c in profile.chapters},
     run:
         import matplotlib
         from execute import execute
@@ -124,6 +128,4 @@ rule published:
         figure = plots.quality_curves(results.read_runs(shown), results.read_floor(shown[0]))
         figure.savefig("results/quality.png", dpi=110)
         for chapter, given in params.chapters.items():
-            if chapter == "05_images":
-                given = {"run_dirs": [str(Path("results") / arm) for arm in profile.arms], **given}
-            execute(f"notebooks/{chapter}.ipynb", f"book/chapters/{chapter}.ipynb", {"scale": params.scale, **given})
+            execute(f"notebooks/{chapter}.ipynb", f"book/chapters/{chapter}.ipynb", given)

@@ -39,7 +39,7 @@ def test_drift_is_the_mean_log_of_the_chi_square_law(n):
 
 
 @pytest.mark.parametrize(
-    "call", [lambda: contraction(1), lambda: log_std_drift(3, 3), lambda: simulate_cov_factors(3, 1, 1, 3, seed=0)]
+    "call", [lambda: contraction(1), lambda: log_std_drift(3, 3), lambda: simulate_cov_factors(3, [1], 1, 3, seed=0)]
 )
 def test_too_few_data_are_refused(call):
     with pytest.raises(ValueError, match="is not allowed"):
@@ -85,7 +85,7 @@ def test_mix_has_the_closed_form_excess_variance():
 
 def test_wishart_factors_follow_wishart_moments():
     n, dim, chains = 12, 3, 100_000
-    factors = simulate_cov_factors(n, 1, chains, dim, seed=0)[1]
+    factors = simulate_cov_factors(n, [1], chains, dim, seed=0)[0]
     cov = factors @ factors.transpose(0, 2, 1)
     for i, j, mean, variance in ((0, 0, 1, 2 / (n - 1)), (2, 2, 1, 2 / (n - 1)), (1, 2, 0, 1 / (n - 1))):
         entry = cov[:, i, j]
@@ -130,3 +130,11 @@ def test_one_datum_and_a_singular_covariance_are_refused():
 @given(st.integers(3, 50), st.integers(1, 2))
 def test_more_dimensions_drift_faster(n, dim):
     assert log_std_drift(n + 1, dim + 1) < log_std_drift(n + 1, dim) < 0
+
+
+def test_factors_start_at_the_identity_and_only_kept_generations_are_returned():
+    factors = simulate_cov_factors(10, [0, 2], 3, 2, seed=0)
+    np.testing.assert_array_equal(factors[0], np.tile(np.eye(2), (3, 1, 1)))
+    np.testing.assert_array_equal(simulate_cov_factors(10, [1, 2], 3, 2, seed=0)[1], factors[1])
+    with pytest.raises(ValueError, match=r"keep = \[2, 1\] is not allowed"):
+        simulate_cov_factors(10, [2, 1], 3, 2, seed=0)

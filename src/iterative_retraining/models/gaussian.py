@@ -1,6 +1,7 @@
 """The Gaussian warm-up: a model fitted by maximum likelihood, and the exact law of its retraining (Proposition 1)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -138,20 +139,23 @@ def _draw_statistics(
     return mean + std / np.sqrt(n) * rng.standard_normal(mean.shape), squares
 
 
-def simulate_cov_factors(n: int, generations: int, n_chains: int, dim: int, *, seed: int) -> np.ndarray:
-    """Cholesky factors (generations + 1, n_chains, dim, dim) of fully synthetic covariances, from Sigma_0 = I.
+def simulate_cov_factors(n: int, keep: Sequence[int], n_chains: int, dim: int, *, seed: int) -> np.ndarray:
+    """Cholesky factors (len(keep), n_chains, dim, dim) of fully synthetic covariances at the generations ``keep``.
 
-    (n-1) Sigma_(t+1) is Wishart(Sigma_t, n-1), so L_(t+1) = L_t T / sqrt(n-1) with T Bartlett's triangle: chi(n-1-i)
-    on the diagonal, unit Gaussians below. The exact law in O(dim^3) a step. Raises ValueError unless n > dim.
+    From Sigma_0 = I. (n-1) Sigma_(t+1) is Wishart(Sigma_t, n-1), so L_(t+1) = L_t T / sqrt(n-1) with T Bartlett's
+    triangle: chi(n-1-i) on the diagonal, unit Gaussians below. The exact law in O(dim^3) a step.
+    Raises ValueError unless n > dim and ``keep`` increases from 0 or above.
     """
     if n <= dim:
         raise ValueError(f"n = {n} is not allowed in dimension {dim}: the covariance is singular unless n > {dim}")
-    rng = generator(seed)
-    factors = np.empty((generations + 1, n_chains, dim, dim))
-    factors[0] = np.eye(dim)
-    diagonal = np.arange(dim)
-    for t in range(generations):
+    if len(keep) == 0 or keep[0] < 0 or any(b <= a for a, b in pairwise(keep)):
+        raise ValueError(f"keep = {list(keep)} is not allowed: generations must increase from 0 or above")
+    rng, diagonal = generator(seed), np.arange(dim)
+    factor, kept = np.broadcast_to(np.eye(dim), (n_chains, dim, dim)), []
+    for t in range(keep[-1] + 1):
+        if t in keep:
+            kept.append(factor)
         triangle = np.tril(rng.standard_normal((n_chains, dim, dim)), -1)
         triangle[:, diagonal, diagonal] = np.sqrt(rng.chisquare(n - 1 - diagonal, (n_chains, dim)))
-        factors[t + 1] = factors[t] @ triangle / np.sqrt(n - 1)
-    return factors
+        factor = factor @ triangle / np.sqrt(n - 1)
+    return np.stack(kept)
