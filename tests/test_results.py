@@ -99,5 +99,7 @@ def test_arms_keep_distinct_colours():
 def test_mosaic_places_tiles_row_by_row():
     tiles = np.arange(16, dtype=np.uint8)[:, None, None] * np.ones((16, 2, 3), dtype=np.uint8)
     picture = plots.mosaic(tiles)
-    assert picture.shape == (8, 12)
-    np.testing.assert_array_equal(picture[::2, ::3], np.arange(16).reshape(4, 4))
+    assert picture.shape == (11, 15)
+    np.testing.assert_array_equal(picture[::3, ::4], np.arange(16).reshape(4, 4))
+    assert (picture[2::3] == 110).all()
+    assert plots.mosaic(np.zeros((16, 5, 5, 3), dtype=np.uint8)).shape == (23, 23, 3)

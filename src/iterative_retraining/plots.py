@@ -86,9 +86,11 @@ def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[in
 
 
 def mosaic(images: np.ndarray) -> np.ndarray:
-    """16 images (16, H, W[, C]) as one of 4 x 4 tiles, (4 H, 4 W[, C])."""
+    """16 images (16, H, W[, C]) as one of 4 x 4 tiles with grey lines between them, (4 H + 3, 4 W + 3[, C])."""
     _, height, width, *colours = images.shape
-    return images.reshape(4, 4, height, width, *colours).swapaxes(1, 2).reshape(4 * height, 4 * width, *colours)
+    margins = [(0, 0), (0, 1), (0, 1), *[(0, 0)] * len(colours)]
+    tiles = np.pad(images, margins, constant_values=110).reshape(4, 4, height + 1, width + 1, *colours)
+    return tiles.swapaxes(1, 2).reshape(4 * (height + 1), 4 * (width + 1), *colours)[:-1, :-1]
 
 
 def std_laws(std: np.ndarray, simulated: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> Figure:
