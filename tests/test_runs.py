@@ -94,13 +94,30 @@ def test_a_torn_ledger_line_is_computed_again(done, tmp_path):
 
 
 def test_a_finished_run_computes_nothing_and_can_be_extended(done):
-    before = (done / "ledger.jsonl").read_bytes()
+    before, manifest = (done / "ledger.jsonl").read_bytes(), (done / "manifest.json").read_bytes()
     records = list(open_experiment(run_dir=done, **GAUSSIAN).records())
     assert [r.generation for r in records] == [0, 1, 2, 3]
     assert (done / "ledger.jsonl").read_bytes() == before
+    assert (done / "manifest.json").read_bytes() == manifest
     finish({**GAUSSIAN, "n_retrain": 5}, done)
     assert (done / "ledger.jsonl").read_bytes().startswith(before)
     assert len(read_ledger(done)) == 6
+
+
+@pytest.mark.parametrize("generation", [0, 2])
+def test_interrupted_in_a_fit_and_continued_in_the_same_process(tmp_path, generation):
+    """As in a notebook: the cell is interrupted, and run again on the same objects."""
+
+    def interrupt(current, n_seen, n_images):
+        if current == generation and n_seen > n_images / 2:
+            raise KeyboardInterrupt
+
+    experiment = open_experiment(run_dir=tmp_path / "broken", **TINY_RUN)
+    with pytest.raises(KeyboardInterrupt):
+        list(experiment.records(interrupt))
+    list(experiment.records())
+    whole = finish(TINY_RUN, tmp_path / "whole")
+    assert untimed(tmp_path / "broken" / "ledger.jsonl") == untimed(whole / "ledger.jsonl")
 
 
 def test_another_configuration_is_refused_and_nothing_is_touched(done):

@@ -1,7 +1,8 @@
 """From the parameters of the retrain notebook to a run: everything is checked here before any compute is spent."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,19 @@ class Experiment:
 
     run: Run
     real: np.ndarray
-    model: Model
+    new_model: Callable[[], Model]
     scheme: Scheme
     metrics: ImageMetrics
     n_retrain: int
     initial_state: Mapping[str, np.ndarray] | None
 
     def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
-        """The generations of the run, see `iterative_retraining.retrain.retrain`."""
+        """The generations of the run, see `iterative_retraining.retrain.retrain`.
+
+        Each call starts from a new model: one that was stopped in the middle of a fit must not be trained on.
+        """
         return retrain(
-            self.model,
+            self.new_model(),
             self.real,
             self.scheme,
             [self.metrics],
@@ -58,21 +62,25 @@ def open_experiment(
 ) -> Experiment:
     """Checks the parameters, opens the run directory and writes its manifest and its real-vs-real floor.
 
+    A run that is complete is opened as it is.
+
     ``parameters`` are those of `RunConfig`. Raises ConfigError for a bad parameter, RunError for a bad directory.
     """
     n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
     device = check_device(device)
     config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
     real, _ = load_dataset(config.dataset, data_dir or None)
+    new_model = partial(
+        build_model,
+        config.model,
+        real.shape[1:],
+        config.options,
+        n_images_initial=config.n_images_initial,
+        n_images_per_retraining=config.n_images_per_retraining,
+        device=device,
+    )
     try:
-        model = build_model(
-            config.model,
-            real.shape[1:],
-            config.options,
-            n_images_initial=config.n_images_initial,
-            n_images_per_retraining=config.n_images_per_retraining,
-            device=device,
-        )
+        model = new_model()
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
     metrics = ImageMetrics(DigitsFeatures())
@@ -80,8 +88,9 @@ def open_experiment(
     if initial_state is not None:
         model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
     run = Run(run_dir or Path("runs") / "manual" / config.run_id, config)
-    write_manifest(run, n_retrain=n_retrain, device=device, real=real)
+    if len(run.rows) <= n_retrain:
+        write_manifest(run, n_retrain=n_retrain, device=device, real=real)
     if not (run.path / "floor.json").exists():
         floor = metrics.floor(real, seed=stage_seed(config.seed, 0, "floor"))
         write_json(run.path / "floor.json", {"n_images": len(real) // 2, "features": metrics.features.name} | floor)
-    return Experiment(run, real, model, build_scheme(config.scheme, config.lam), metrics, n_retrain, initial_state)
+    return Experiment(run, real, new_model, build_scheme(config.scheme, config.lam), metrics, n_retrain, initial_state)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -61,9 +62,10 @@ def retrain(
 ) -> Iterator[GenerationRecord]:
     """Algorithm 1, one `GenerationRecord` per generation 0..n_retrain.
 
-    theta_0 = A(D_real), or ``initial_state`` if given; then, for t = 1..n_retrain, theta_t = A(D_t) where ``scheme``
-    makes D_t of ``real`` (n, ...) and of the samples of the generations before. Every generation samples at least n
-    items, of which the first n are measured. ``progress(generation, n_images_seen, n_images)`` watches the fits.
+    ``model`` is not fitted yet. theta_0 = A(D_real), or ``initial_state`` if given; then, for t = 1..n_retrain,
+    theta_t = A(D_t) where ``scheme`` makes D_t of ``real`` (n, ...) and of the samples of the generations before. Every
+    generation samples at least n items, of which the first n are measured. ``progress(generation, n_images_seen,
+    n_images)`` watches the fits.
 
     With a ``run``, generations it already holds are yielded from its ledger and not computed again; each new one is
     on disk before it is yielded. Raises ValueError for n_retrain < 0, and what model, scheme and run raise.
@@ -83,15 +85,16 @@ def retrain(
             data = TrainingSet.of(real)
         else:
             data = scheme.training_set(real, run.history, seed=stage_seed(seed, generation, "scheme"))
-        if generation == 0 and initial_state is not None:
-            model.load_state_dict(initial_state)
-        else:
-            _fit(model, data, generation, stage_seed(seed, generation, "fit"), watch)
-        seconds_fit = clock.lap()
+        with _naming(generation):
+            if generation == 0 and initial_state is not None:
+                model.load_state_dict(initial_state)
+            else:
+                model.fit(data, seed=stage_seed(seed, generation, "fit"), progress=watch)
+            seconds_fit = clock.lap()
 
-        samples = model.sample(max(n, scheme.n_samples(n)), seed=stage_seed(seed, generation, "sample"))
-        preview = model.sample(N_PREVIEW, seed=stage_seed(seed, 0, "preview"))  # the same latents at every generation
-        seconds_sample = clock.lap()
+            samples = model.sample(max(n, scheme.n_samples(n)), seed=stage_seed(seed, generation, "sample"))
+            preview = model.sample(N_PREVIEW, seed=stage_seed(seed, 0, "preview"))  # the same latents every time
+            seconds_sample = clock.lap()
 
         measured = {name: value for metric in metrics for name, value in metric(samples[:n], real=real).items()}
         record = GenerationRecord(
@@ -108,9 +111,11 @@ def retrain(
         yield record
 
 
-def _fit(model: Model, data: TrainingSet, generation: int, seed: int, watch: "_Watch") -> None:
+@contextmanager
+def _naming(generation: int) -> Iterator[None]:
+    """Adds to a divergence in which generation it happened."""
     try:
-        model.fit(data, seed=seed, progress=watch)
+        yield
     except FloatingPointError as error:
         kept = f"the {generation} generations before it are complete" if generation else "no generation is complete"
         raise type(error)(f"generation {generation}: {error}; {kept}") from error

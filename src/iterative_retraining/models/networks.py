@@ -162,6 +162,7 @@ class UNet(nn.Module):
                 c = config.channels * multiplier
 
     def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), already scaled; level (B,), what `embed_level` takes; labels (B, augment_labels) or None."""
         embedding = embed_level(level, self.config.channels)
         if self.embed_labels is not None and labels is not None:
             embedding = embedding + self.embed_labels(labels)
