@@ -84,6 +84,7 @@ def test_retrain_runs_by_papermill_from_any_directory(tmp_path):
     text = (tmp_path / "out.ipynb").read_text()
     assert "generation 1 of 1: fid" in text  # a line per generation, no bar
     assert "img/s" not in text
+    assert "Warning" not in text
     assert "image/png" in text
 
 
@@ -114,3 +115,20 @@ def test_live_progress_is_for_terminals_and_open_kernels(monkeypatch, capsys):
         assert (progress.bar.n, progress.bar.total) == (64, 64)
         progress(2, 32, 128)
         assert (progress.bar.n, progress.bar.total) == (32, 128)
+
+
+def test_a_run_in_an_open_kernel_has_a_bar(tmp_path, monkeypatch):
+    """Jupyter names its session to the kernel; nothing else of a live notebook is different."""
+    import nbclient
+
+    nb = nbformat.read(ROOT / "notebooks" / "retrain.ipynb", as_version=4)
+    changes = {**TINY_RUN, "n_retrain": 1, "run_dir": str(tmp_path / "run")}
+    nb.cells[1].source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in changes.items())
+    monkeypatch.setenv("JPY_SESSION_NAME", "retrain.ipynb")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    nbclient.NotebookClient(
+        nb, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    text = "".join(o.text for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
+    assert "generation 1 of 1: fid" in text
+    assert "img/s" in text

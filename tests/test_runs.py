@@ -67,7 +67,7 @@ def test_killed_again_and_again_a_run_ends_in_the_same_ledger(tmp_path):
     instants = [
         lambda: (broken / "floor.json").exists(),  # in the fit of theta_0
         lambda: (broken / "checkpoint-0000.safetensors").exists(),  # before its ledger line
-        lambda: len(read_ledger(broken)) == 2,  # right after a line
+        lambda: len(read_ledger(broken)) >= 2,  # right after a line
         lambda: (broken / "samples-0002.npy").exists(),
     ]
     for instant in instants:

@@ -5,7 +5,7 @@ import sys
 from types import TracebackType
 from typing import Self
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from iterative_retraining.retrain import GenerationRecord
 
