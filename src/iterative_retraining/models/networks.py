@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SKIP_SCALE = math.sqrt(0.5)  # residual sums keep unit variance (Song et al. 2021, appendix H)
+SKIP_SCALE = math.sqrt(0.5)  # residual sums keep unit variance (Song et al. 2021)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """The shape of a `UNet`. The defaults are the published CIFAR-10 network (Karras et al. 2022, table 7)."""
+    """The shape of a `UNet`. The defaults are the published CIFAR-10 network (Karras et al. 2022, appendix)."""
 
     resolution: int = 32
     colours: int = 3
