@@ -25,6 +25,7 @@ from IPython.display import Markdown
 from iterative_retraining import plots
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.results import (
+    arm_summary,
     arm_table,
     find_results,
     read_floor,
@@ -68,27 +69,8 @@ Markdown(arm_table(runs, floor))
 # it and keeps going.
 
 # %% tags=["hide-input"]
-first, last = (
-    runs[runs.generation == g].groupby("scheme").fid.mean()
-    for g in (0, runs.generation.max())
-)
-glue("retrainings", int(runs.generation.max()), display=False)
-glue("seeds", runs.seed.nunique(), display=False)
-glue("synthetic-first", f"{first['fully_synthetic']:.2f}", display=False)
-glue("synthetic-last", f"{last['fully_synthetic']:.2f}", display=False)
-worst = (
-    runs[(runs.scheme == "mix") & (runs.generation == runs.generation.max())]
-    .groupby("lam")
-    .fid.mean()
-)
-glue("mix-worst", f"{worst.max():.2f}", display=False)
-glue("mix-worst-lam", f"{worst.idxmax():g}", display=False)
-final = runs[runs.generation == runs.generation.max()]
-precision = final[final.scheme == "mix"].groupby("lam").precision.mean()
-glue("lam-low", f"{precision.index.min():g}", display=False)
-glue("lam-high", f"{precision.index.max():g}", display=False)
-glue("precision-low", f"{precision.loc[precision.index.min()]:.2f}", display=False)
-glue("precision-high", f"{precision.loc[precision.index.max()]:.2f}", display=False)
+for name, text in arm_summary(runs).items():
+    glue(name, text, display=False)
 
 # %% [markdown]
 # After {glue:text}`retrainings` retrainings, over {glue:text}`seeds` seed(s), the FID of the fully synthetic arm has gone from
@@ -98,7 +80,8 @@ glue("precision-high", f"{precision.loc[precision.index.max()]:.2f}", display=Fa
 # ## Samples over retrainings
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-samples", "caption": "Samples against the number of retrainings, as in figure 1 of the paper, for the first seed. Every tile starts from the same latent in all panels, so a change is the model's."}, "image": {"alt": "Grids of generated digits by arm and number of retrainings: the fully synthetic row dissolves into unreadable shapes, the rows that keep real data stay readable."}}
-shown = [int(g) for g in np.linspace(0, runs.generation.max(), 5)]
+shortest = runs.groupby("run_id").generation.max().min()
+shown = [int(g) for g in np.linspace(0, shortest, 5)]
 first_seed = (
     runs[runs.seed == runs.seed.min()]
     .drop_duplicates("run_id")

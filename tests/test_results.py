@@ -65,6 +65,23 @@ def test_arm_table_has_means_intervals_and_paired_differences(runs):
     assert "one seed, so no interval" in one
 
 
+def test_summary_quotes_the_arms_and_says_what_was_not_run(runs):
+    table = results.read_runs(runs)
+    final = table[table.generation == 2]
+    summary = results.arm_summary(table)
+    assert summary["synthetic-last"] == f"{final[final.scheme == 'fully_synthetic'].fid.mean():.2f}"
+    assert summary["precision-high"] == f"{final[final.lam == 1.0].precision.mean():.2f}"
+    assert (summary["lam-low"], summary["lam-high"], summary["seeds"]) == ("0", "1", "2")
+    assert results.arm_summary(table[table.scheme == "mix"])["synthetic-last"] == "(not run)"
+    assert results.arm_summary(table[table.scheme != "mix"])["mix-worst"] == "(not run)"
+
+
+def test_a_single_generation_has_no_trend(runs):
+    table = results.read_runs(runs)
+    rows = results.arm_table(table[table.generation == 0], results.read_floor(runs[0])).splitlines()
+    assert [row.split("|")[4].strip() for row in rows[2:5]] == ["", "", ""]
+
+
 def test_interval_is_students():
     values = np.array([1.0, 2.0, 4.0])
     half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)  # t quantile at 0.975 with 2 degrees of freedom

@@ -107,7 +107,7 @@ def arm_table(runs: pd.DataFrame, floor: dict) -> str:
     last = runs.generation.max()
     final, late = runs[runs.generation == last], runs[runs.generation >= last // 2]
     control = final[(final.scheme == "mix") & (final.lam == 0)].set_index("seed").fid
-    trend = late.groupby("run_id").apply(lambda t: np.polyfit(t.generation, t.fid, 1)[0], include_groups=False)
+    trend = late.groupby("run_id").apply(_slope, include_groups=False)
     lines = ["| arm | FID | FID against λ = 0 | FID trend | precision | recall |", "|---|---|---|---|---|---|"]
     for (lam, scheme), table in final.assign(lam=final.lam.fillna(-1.0)).groupby(["lam", "scheme"]):
         against = (table.set_index("seed").fid - control).dropna().to_numpy()
@@ -126,8 +126,30 @@ def arm_table(runs: pd.DataFrame, floor: dict) -> str:
     return "\n".join(lines) + f"\n\nAfter {last} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
 
 
+def arm_summary(runs: pd.DataFrame) -> dict[str, str]:
+    """The numbers that the text of the image chapter quotes, by name; "(not run)" where ``runs`` has no such arm."""
+    final = runs[runs.generation == runs.generation.max()]
+    synthetic = runs[runs.scheme == "fully_synthetic"].groupby("generation").fid.mean()
+    mixed = final[final.scheme == "mix"].groupby("lam")[["fid", "precision"]].mean()
+    found = {"retrainings": str(runs.generation.max()), "seeds": str(runs.seed.nunique())}
+    if len(synthetic):
+        found |= {"synthetic-first": f"{synthetic.iloc[0]:.2f}", "synthetic-last": f"{synthetic.iloc[-1]:.2f}"}
+    if len(mixed):
+        low, high, worst = mixed.index.min(), mixed.index.max(), mixed.fid.idxmax()
+        found |= {"lam-low": f"{low:g}", "lam-high": f"{high:g}", "mix-worst-lam": f"{worst:g}"}
+        found |= {f"precision-{end}": f"{mixed.precision[lam]:.2f}" for end, lam in (("low", low), ("high", high))}
+        found["mix-worst"] = f"{mixed.fid[worst]:.2f}"
+    names = ("synthetic-first", "synthetic-last", "mix-worst", "mix-worst-lam")
+    names += ("lam-low", "lam-high", "precision-low", "precision-high")
+    return dict.fromkeys(names, "(not run)") | found
+
+
+def _slope(table: pd.DataFrame) -> float:
+    return np.polyfit(table.generation, table.fid, 1)[0] if len(table) > 1 else np.nan
+
+
 def _interval(values: np.ndarray) -> str:
-    if len(values) == 0:
+    if len(values) == 0 or np.isnan(values).any():
         return ""
     if len(values) == 1:
         return f"{values[0]:.3f}"
