@@ -53,6 +53,7 @@ def test_published_results_are_those_of_the_cpu_profile():
         ({"run": {"n_retrain": 1, "batch": 3}}, r"unknown key of 'run' 'batch'"),
         ({"seeds": [-1]}, r"seed = -1 is not allowed"),
         ({"seeds": None}, r"tiny.yml"),
+        ({"device": "cuda"}, r"unknown key 'device'"),
     ],
 )
 def test_bad_profiles_are_refused(tmp_path, change, message):

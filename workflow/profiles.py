@@ -9,7 +9,7 @@ import yaml
 
 from iterative_retraining.config import ConfigError, RunConfig, check_count, refuse_unknown
 
-KEYS = ("description", "seeds", "run", "arms", "chapters", "device")
+KEYS = ("description", "seeds", "run", "arms", "chapters")
 RUN_KEYS = (
     *(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")),
     "n_retrain",

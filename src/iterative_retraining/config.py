@@ -45,7 +45,7 @@ class RunConfig:
     options: overrides of the model's options; after construction, every option with its value
     init: "" to train theta_0, or the identity of the starting weights (`init_identity`)
 
-    Raises ConfigError for any value that is not allowed.
+    Raises ConfigError for any value that is not allowed; the values of options are checked where the model is built.
     """
 
     dataset: str = "digits"
@@ -79,11 +79,11 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """The configuration as plain JSON values, without what cannot matter: lam if the scheme has none, the budget of
-        theta_0 if it is not trained here, both budgets of a model that has no iterations."""
+        theta_0 if no fit uses it (one that starts afresh does), both budgets of a model that has no iterations."""
         plain: dict[str, Any] = json.loads(json.dumps({**vars(self), "options": dict(self.options)}))
         if self.scheme != "mix":
             plain["lam"] = None
-        if self.init or self.model == "gaussian":
+        if self.model == "gaussian" or (self.init and self.options["warm_start"]):
             plain["n_images_initial"] = None
         if self.model == "gaussian":
             plain["n_images_per_retraining"] = None

@@ -42,7 +42,7 @@ class Model(Protocol):
 def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of ``model`` with its value for ``dataset``: the defaults, overridden by ``options``.
 
-    Raises ValueError for an unknown model or option, or a value that the model's configuration refuses.
+    Raises ValueError for an unknown model or option; values are checked by `build_model`.
     """
     if model not in MODELS:
         raise ValueError(f"unknown model {model!r}; allowed: {', '.join(MODELS)}")
