@@ -16,13 +16,14 @@
 #
 # | parameter | meaning |
 # |---|---|
-# | `dataset`, `data_dir` | the real images (`digits`) and where to look for them, where files are needed |
+# | `dataset`, `data_dir` | the real images, `digits` or `fashion_mnist`, and the folder of their files, where files are needed |
 # | `model`, `model_options` | `edm` or `gaussian`, and overrides of its options |
 # | `scheme`, `lam` | `mix` (all real images and ⌊λn⌋ synthetic ones) or `fully_synthetic`; λ is the ratio synthetic : real |
 # | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |
 # | `n_images_initial`, `n_images_per_retraining` | training budgets of θ₀ and of each retraining, in images shown |
 # | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
 # | `init` | empty to train θ₀ here, or a run directory whose last weights are θ₀ |
+# | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
 # | `run_dir` | where to write; empty for `runs/manual/<run id>` below the current directory |
 
 # %% tags=["parameters"]
@@ -37,6 +38,8 @@ seed = 0
 device = "auto"
 data_dir = ""
 init = ""
+features = "auto"
+features_weights = ""
 run_dir = ""
 model_options = {}
 
@@ -45,8 +48,8 @@ from iterative_retraining.experiment import open_experiment
 from iterative_retraining.parameters import check_parameters
 
 names = (
-    "dataset model scheme lam n_retrain n_images_initial n_images_per_retraining seed device data_dir init run_dir "
-    "model_options"
+    "dataset model scheme lam n_retrain n_images_initial n_images_per_retraining seed device data_dir init features "
+    "features_weights run_dir model_options"
 )
 check_parameters(globals(), names)
 experiment = open_experiment(**{name: globals()[name] for name in names.split()})

@@ -1,12 +1,23 @@
 import numpy as np
 import pytest
+import torch
+from cleanfid.fid import kernel_distance
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
-from sklearn.neighbors import NearestNeighbors
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
 
-from iterative_retraining.metrics import ImageMetrics, distances
-from iterative_retraining.metrics.distances import frechet_distance, knn_radii, moments, precision_recall
+from iterative_retraining.metrics import pairs
+from iterative_retraining.metrics.distances import (
+    class_entropy,
+    covariance_factor,
+    fid,
+    fid_infinity,
+    frechet_distance,
+    kid,
+    moments,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -21,6 +32,13 @@ def test_frechet_distance_of_commuting_covariances_is_closed_form():
     expected = 3.0 + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
     rotation = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
     found = frechet_distance(np.ones(3), rotation * a @ rotation.T, np.zeros(3), rotation * b @ rotation.T)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_frechet_distance_of_two_rank_one_covariances_is_closed_form():
+    u, v = RNG.normal(size=40), RNG.normal(size=40)
+    expected = u @ u + v @ v - 2 * abs(u @ v)
+    found = frechet_distance(np.zeros(40), np.outer(u, u), np.zeros(40), np.outer(v, v))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -42,76 +60,119 @@ def test_frechet_distance_is_real_symmetric_and_zero_on_itself_at_any_rank(dim, 
     np.testing.assert_allclose(frechet_distance(zero, a, zero, a), 0, atol=1e-5 * (1 + np.trace(a)))
 
 
+@given(st.integers(1, 12), st.integers(0, 15), st.integers(0, 99))
+def test_the_factor_is_a_root_of_the_covariance_and_as_wide_as_its_rank(dim, rank, seed):
+    cov = random_cov(dim, rank, seed)
+    factor = covariance_factor(cov)
+    assert factor.shape == (dim, min(dim, rank))
+    np.testing.assert_allclose(factor @ factor.T, cov, atol=1e-12 * (1 + np.trace(cov)))
+
+
 def test_frechet_distance_refuses_bad_input():
     with pytest.raises(ValueError, match="shapes disagree"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(np.zeros(2), np.eye(2) * np.nan, np.zeros(2), np.eye(2))
+    with pytest.raises(ValueError, match="not symmetric"):
+        frechet_distance(np.zeros(2), np.array([[1.0, 1.0], [0.0, 1.0]]), np.zeros(2), np.eye(2))
     with pytest.raises(ValueError, match="at least 2 images, got 1"):
         moments(np.zeros((1, 3)))
 
 
-def test_radii_equal_those_of_scikit_learn():
-    x = RNG.normal(size=(200, 6))
-    expected = NearestNeighbors(n_neighbors=4).fit(x).kneighbors(x)[0][:, 3]
-    np.testing.assert_allclose(knn_radii(x, 3), expected, rtol=1e-12)
+def test_moments_in_tiles_equal_those_of_numpy(monkeypatch):
+    x = RNG.normal(size=(100, 4)).astype(np.float32) + 1000
+    monkeypatch.setattr(pairs, "TILE", 7)
+    centre, cov = moments(x)
+    np.testing.assert_allclose(centre, x.astype(np.float64).mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(cov, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-12)
 
 
-def test_precision_recall_by_hand():
-    real = np.array([[0.0], [1.0], [2.0], [10.0]])
-    generated = np.array([[0.5], [3.5], [4.5], [5.5]])
-    # k = 1: radii of real 1, 1, 1, 8; of generated 3, 1, 1, 1
-    assert precision_recall(generated, real=real, k=1) == {"precision": 1.0, "recall": 0.75}
+@pytest.mark.parametrize("n", [40, 500])
+def test_fid_equals_torch_fidelity_and_says_ranks(n):
+    a, b = RNG.normal(size=(n, 64)).astype(np.float32), RNG.normal(size=(600, 64)).astype(np.float32) * 1.3
+    found = fid(a, real=b)
+    theirs = fid_statistics_to_metric(
+        fid_features_to_statistics(torch.from_numpy(a)), fid_features_to_statistics(torch.from_numpy(b)), False
+    )
+    np.testing.assert_allclose(found["fid"], theirs["frechet_inception_distance"], rtol=1e-5)
+    assert found.about == {"n_generated": n, "n_real": 600, "rank_generated": min(n - 1, 64), "rank_real": 64}
 
 
-def test_chunks_do_not_change_the_result(monkeypatch):
-    a, b = RNG.normal(size=(150, 4)), RNG.normal(size=(130, 4)) * 1.3
-    whole = precision_recall(a, real=b)
-    monkeypatch.setattr(distances, "CHUNK_BYTES", 8 * 130 * 7)
-    assert precision_recall(a, real=b) == whole
+def test_fid_of_a_collapsed_generator_is_the_trace_and_the_shift():
+    real = RNG.normal(size=(300, 20))
+    found = fid(np.repeat(real[:1], 100, axis=0), real=real)
+    centre, cov = moments(real)
+    np.testing.assert_allclose(found["fid"], ((real[0] - centre) ** 2).sum() + np.trace(cov), rtol=1e-12)
+    assert found.about["rank_generated"] == 0
 
 
-def test_direction_a_tight_cluster_is_precise_and_a_wide_set_covers():
-    real = RNG.normal(size=(500, 3))
-    tight = precision_recall(RNG.normal(size=(500, 3)) * 0.1, real=real)
-    wide = precision_recall(RNG.normal(size=(500, 3)) * 4, real=real)
-    assert tight["precision"] > 0.95 > 0.1 > tight["recall"]
-    assert wide["recall"] > 0.95 > 0.4 > wide["precision"]
+def test_fid_infinity_finds_the_closed_form_where_fid_is_biased():
+    """Gaussians in 32 dimensions, standard deviations 1.3 and 1: |m|^2 + 32 (0.3)^2."""
+    rng = np.random.default_rng(1)
+    truth = 1.0 + 32 * 0.3**2
+    shift = np.full(32, np.sqrt(1 / 32))
+    generated = rng.normal(size=(4000, 32)) * 1.3 + shift
+    real = rng.normal(size=(100_000, 32))
+    plain = fid(generated[:400], real=real)["fid"]
+    limit = fid_infinity(generated, real=real)
+    assert plain > truth + 0.5
+    assert abs(limit["fid_infinity"] - truth) < 0.2
+    assert limit.about["sizes"][0] == 400
+    assert limit.about["sizes"][-1] == 4000
+    with pytest.raises(ValueError, match="19 generated images"):
+        fid_infinity(generated[:19], real=real)
 
 
-def test_a_generator_that_repeats_one_point_has_recall_zero():
-    real = RNG.normal(size=(50, 2))
-    assert precision_recall(np.repeat(real[:1], 50, axis=0), real=real) == {"precision": 1.0, "recall": 0.0}
+def test_kid_by_hand():
+    a, b = np.array([[0.0], [1.0], [2.0], [-1.0]]), np.array([[1.0], [3.0], [0.0], [2.0], [1.0]])
+
+    def kernel(x, y):
+        return (x @ y.T + 1) ** 3
+
+    aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
+    expected = (aa.sum() - np.trace(aa)) / 12 + (bb.sum() - np.trace(bb)) / 20 - 2 * ab.mean()
+    np.testing.assert_allclose(kid(a, real=b)["kid"], expected, rtol=1e-12)
 
 
-def test_too_many_neighbours_are_refused():
-    with pytest.raises(ValueError, match="k = 3 is not allowed with 3 images"):
-        knn_radii(np.zeros((3, 2)), 3)
+def test_kid_equals_torch_fidelity_and_clean_fid():
+    a, b = RNG.normal(size=(700, 48)) + 0.2, RNG.normal(size=(700, 48)) * 1.1
+    theirs = kid_features_to_metric(
+        torch.from_numpy(a), torch.from_numpy(b), kid_subsets=1, kid_subset_size=700, verbose=False
+    )
+    found = kid(a, real=b)["kid"]
+    np.testing.assert_allclose(found, theirs["kernel_inception_distance_mean"], rtol=1e-6)
+    np.testing.assert_allclose(found, kernel_distance(a, b, num_subsets=1, max_subset_size=700), rtol=1e-6)
 
 
-def test_image_metrics_is_compare_on_features_and_caches_the_real_set(digits):
-    calls = []
-
-    def pixels(images):
-        calls.append(len(images))
-        return images.reshape(len(images), -1)[:, 20:30].astype(np.float32)
-
-    metric, generated = ImageMetrics(pixels), digits[::-1].copy()
-    generated[:900] = digits[:900]
-    first, second = metric(generated, real=digits), metric(generated[:500], real=digits)
-    assert calls == [1797, 1797, 500]
-    expected = precision_recall(pixels(generated), real=pixels(digits))
-    assert {k: first[k] for k in ("precision", "recall")} == expected
-    np.testing.assert_allclose(first["fid"], frechet_distance(*moments(pixels(generated)), *moments(pixels(digits))))
-    assert second["fid"] > 0
+def test_kid_does_not_depend_on_tiles_nor_its_value_on_groups(monkeypatch):
+    a, b = RNG.normal(size=(150, 4)), RNG.normal(size=(131, 4)) * 1.3
+    whole = kid(a, real=b)
+    np.testing.assert_allclose(kid(a, real=b, n_groups=5)["kid"], whole["kid"], rtol=1e-12)
+    monkeypatch.setattr(pairs, "TILE", 16)
+    tiled = kid(a, real=b)
+    assert tiled.keys() == whole.keys()
+    np.testing.assert_allclose(list(tiled.values()), list(whole.values()), rtol=1e-10)
 
 
-def test_floor_is_seeded_and_lies_where_real_data_lie(digits):
-    from iterative_retraining.metrics.features import DigitsFeatures
+@pytest.mark.parametrize("scale", [1.0, 1.15])
+def test_kid_is_unbiased_and_its_standard_error_is_that_of_repetitions(scale):
+    rng = np.random.default_rng(2)
+    found = [kid(rng.normal(size=(200, 8)) * scale, real=rng.normal(size=(200, 8))) for _ in range(150)]
+    values = np.array([f["kid"] for f in found])
+    moment2, moment3 = scale**2, 0.0  # E (x.y/D + 1)^3 = 1 + 3 E(x.y)^2 / D^2 for symmetric independent x, y
+    truth = 3 * (moment2**2 - 2 * moment2 + 1) / 8 + moment3
+    assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(len(values))
+    ratio = np.sqrt(np.mean([f["kid_standard_error"] ** 2 for f in found])) / values.std()
+    assert 0.85 < ratio < 1.6  # cautious where both laws are the same: a jackknife of a degenerate statistic is wide
 
-    metric = ImageMetrics(DigitsFeatures())
-    floor = metric.floor(digits, seed=1, n_splits=5)
-    assert floor == metric.floor(digits, seed=1, n_splits=5)
-    assert all(len(values) == 5 for values in floor.values())
-    noise = np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8)
-    assert metric(noise, real=digits)["fid"] > 10 * max(floor["fid"])
+
+def test_kid_refuses_few_images():
+    with pytest.raises(ValueError, match="at least 4 images in each set, got 3 generated and 9 real"):
+        kid(np.zeros((3, 2)), real=np.zeros((9, 2)))
+
+
+def test_class_entropy():
+    assert class_entropy(np.array([2, 2, 2]), 10)["class_entropy"] == 0
+    np.testing.assert_allclose(class_entropy(np.arange(10), 10)["class_entropy"], np.log(10))
+    with pytest.raises(ValueError, match=r"integers in 0\.\.9"):
+        class_entropy(np.array([10]), 10)

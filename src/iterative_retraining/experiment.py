@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.config import ConfigError, RunConfig, check_count, check_device, init_identity
-from iterative_retraining.data import load_dataset
+from iterative_retraining.data import WITH_TEST_SPLIT, DataError, load_dataset
 from iterative_retraining.metrics import ImageMetrics
-from iterative_retraining.metrics.features import DigitsFeatures
+from iterative_retraining.metrics.checks import WeightsError
+from iterative_retraining.metrics.features import build_features
 from iterative_retraining.models import Model, build_model
 from iterative_retraining.provenance import write_manifest
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
-from iterative_retraining.runs import Run, read_state, write_json
+from iterative_retraining.runs import Run, RunError, read_floor, read_state, write_json
 from iterative_retraining.schemes import Scheme, build_scheme
 from iterative_retraining.seeding import stage_seed
 
@@ -58,18 +59,28 @@ def open_experiment(
     init: str = "",
     run_dir: str | Path = "",
     model_options: Mapping[str, Any] | None = None,
+    features: str = "auto",
+    features_weights: str | Path = "",
     **parameters: Any,
 ) -> Experiment:
     """Checks the parameters, opens the run directory and writes its manifest and its real-vs-real floor.
 
     A run that is complete is opened as it is.
 
-    ``parameters`` are those of `RunConfig`. Raises ConfigError for a bad parameter, RunError for a bad directory.
+    ``parameters`` are those of `RunConfig`; ``features`` and ``features_weights`` choose the space of the metrics, see
+    `iterative_retraining.metrics.features.build_features`: one space for all generations of a run.
+    Raises ConfigError for a bad parameter, RunError for a bad directory.
     """
     n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
     device = check_device(device)
     config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
-    real, _ = load_dataset(config.dataset, data_dir or None)
+    try:
+        real, _ = load_dataset(config.dataset, data_dir or None)
+        test = load_dataset(config.dataset, data_dir or None, "test")[0] if config.dataset in WITH_TEST_SPLIT else None
+        space = build_features(features, config.dataset, weights=features_weights, device=device)
+    except (DataError, WeightsError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    metrics = ImageMetrics(space, test=test, device=device)
     new_model = partial(
         build_model,
         config.model,
@@ -83,14 +94,25 @@ def open_experiment(
         model = new_model()
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
-    metrics = ImageMetrics(DigitsFeatures())
     initial_state = read_state(Path(init)) if init else None
     if initial_state is not None:
         model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
     run = Run(run_dir or Path("runs") / "manual" / config.run_id, config)
     if len(run.rows) <= n_retrain:
         write_manifest(run, n_retrain=n_retrain, device=device, real=real)
-    if not (run.path / "floor.json").exists():
-        floor = metrics.floor(real, seed=stage_seed(config.seed, 0, "floor"))
-        write_json(run.path / "floor.json", {"n_images": len(real) // 2, "features": metrics.features.name} | floor)
+    _measure_floor(run, metrics, real)
     return Experiment(run, real, new_model, build_scheme(config.scheme, config.lam), metrics, n_retrain, initial_state)
+
+
+def _measure_floor(run: Run, metrics: ImageMetrics, real: np.ndarray) -> None:
+    """Writes floor.json; if it is there, refuses another feature space than its own. Raises RunError."""
+    if not (run.path / "floor.json").exists():
+        floor = metrics.floor(real, seed=stage_seed(run.config.seed, 0, "floor"))
+        write_json(run.path / "floor.json", floor)
+    space = read_floor(run.path)["features"]
+    if space != metrics.features.name:
+        run.close()
+        raise RunError(
+            f"{run.path} measures its generations in the feature space {space!r}, not {metrics.features.name!r}; "
+            "set features as before, or take another run_dir"
+        )

@@ -9,6 +9,8 @@ from tqdm import tqdm
 
 from iterative_retraining.retrain import GenerationRecord
 
+SHOWN = ("fid", "precision", "recall", "fld")  # of the metrics; the ledger has them all
+
 
 def is_live() -> bool:
     """True on a terminal and in a kernel that a person has open (Jupyter names its session), not under papermill."""
@@ -41,7 +43,7 @@ class ProgressDisplay:
 
     def generation_done(self, record: GenerationRecord) -> None:
         """Says what a completed generation measured."""
-        measured = ", ".join(f"{name} {value:.3f}" for name, value in record.metrics.items())
+        measured = ", ".join(f"{name} {record.metrics[name]:.3f}" for name in SHOWN if name in record.metrics)
         seconds = record.seconds_fit + record.seconds_sample + record.seconds_metrics
         line = f"generation {record.generation} of {self.n_retrain}: {measured} ({seconds:.1f} s)"
         if self.bar is not None:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from iterative_retraining.provenance import this_machine
 from iterative_retraining.runs import RunError, read_config, read_ledger
+from iterative_retraining.runs import read_floor as read_floor
 
 PUBLISHED = ("config.json", "manifest.json", "ledger.jsonl", "floor.json")
 
@@ -45,11 +46,6 @@ def read_runs(paths: Iterable[str | Path]) -> pd.DataFrame:
     if not tables:
         raise RunError("no run directories were given")
     return pd.concat(tables, ignore_index=True)
-
-
-def read_floor(path: str | Path) -> dict:
-    """The real-vs-real floor of a run: n_images, features, and the values of each metric over random halvings."""
-    return json.loads((Path(path) / "floor.json").read_text())
 
 
 def read_manifest(path: str | Path) -> dict:

@@ -120,6 +120,11 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_floor(path: str | Path) -> dict[str, Any]:
+    """The real-vs-real floor of a run: the metrics' settings, and the values of each over random halvings."""
+    return json.loads((Path(path) / "floor.json").read_text())
+
+
 def _file(path: Path, kind: str, generation: int) -> Path:
     ending = {"checkpoint": "safetensors", "samples": "npy", "preview": "png"}[kind]
     return path / f"{kind}-{generation:04d}.{ending}"

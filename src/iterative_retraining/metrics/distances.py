@@ -1,74 +1,186 @@
-"""Distances between two sets of features: Frechet distance, improved precision and recall. Closed forms in float64."""
+"""Distances between two sets of features (N, D): Frechet distance and its limit, kernel distance, class entropy.
+
+The metrics of nearest neighbours and of likelihood live in modules of their own and can be imported from here too.
+"""
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import torch
+from scipy import stats
+from scipy.linalg import lapack
 
-CHUNK_BYTES = 64 * 2**20  # of one block of pairwise distances
+from iterative_retraining.metrics.likelihood import fld
+from iterative_retraining.metrics.neighbours import density_coverage, knn_radii, memorisation, precision_recall
+from iterative_retraining.metrics.pairs import Rows, check_features, mean, tiles
+from iterative_retraining.metrics.values import Values
+from iterative_retraining.seeding import generator
+
+__all__ = [
+    "class_entropy",
+    "density_coverage",
+    "fid",
+    "fid_infinity",
+    "fld",
+    "frechet_distance",
+    "kid",
+    "knn_radii",
+    "memorisation",
+    "moments",
+    "precision_recall",
+]
+
+
+def moments(features: np.ndarray, *, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and unbiased covariance (D, D) of features (N, D), float64.
+
+    Raises ValueError for fewer than 2 rows or a value that is not finite.
+    """
+    check_features(features=features)
+    if len(features) < 2:
+        raise ValueError(f"a covariance needs at least 2 images, got {len(features)}")
+    centre = mean(features)
+    rows, dim = Rows(features, centre, device), features.shape[1]
+    scatter = torch.zeros((dim, dim), dtype=torch.float64, device=device)
+    for part in tiles(len(features)):
+        block = rows[part]
+        scatter.addmm_(block.T, block)
+    cov = scatter.cpu().numpy() / (len(features) - 1)
+    constant = np.diag(cov) <= (1e-13 * centre) ** 2  # all that rounding of the mean leaves
+    cov[constant], cov[:, constant] = 0.0, 0.0
+    return centre, cov
+
+
+def covariance_factor(cov: np.ndarray) -> np.ndarray:
+    """F (D, r) with F F^T = cov, by pivoted Cholesky; r is the numerical rank (LAPACK's tolerance, D eps max diag)."""
+    lower, pivots, rank, _ = lapack.dpstrf(cov, lower=1)
+    factor = np.zeros((len(cov), rank))
+    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    return factor
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
     """The squared 2-Wasserstein distance of two Gaussians, |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
-    means (D,), symmetric covariances (D, D), of any rank. tr (S1 S2)^(1/2) is the sum of the square roots of the
-    eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric: no complex numbers, whatever the rank.
-    Raises ValueError if shapes disagree or a value is not finite.
+    means (D,), symmetric covariances (D, D), of any rank. With S1 = F F^T and S2 = G G^T, tr (S1 S2)^(1/2) is the sum
+    of the singular values of F^T G: no complex numbers, no matrix square root, whatever the ranks.
+    Raises ValueError if shapes disagree, a value is not finite or a covariance is not symmetric.
     """
-    mean1, mean2, cov1, cov2 = (np.asarray(a, dtype=np.float64) for a in (mean1, mean2, cov1, cov2))
+    return _frechet(*(np.asarray(a, dtype=np.float64) for a in (mean1, cov1, mean2, cov2)))[0]
+
+
+def _frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> tuple[float, int, int]:
+    """The distance and the two ranks."""
     dim = mean1.size
     if mean1.shape != (dim,) or mean2.shape != (dim,) or cov1.shape != (dim, dim) or cov2.shape != (dim, dim):
         raise ValueError(f"shapes disagree: means {mean1.shape}, {mean2.shape}, covariances {cov1.shape}, {cov2.shape}")
     if not all(np.isfinite(a).all() for a in (mean1, mean2, cov1, cov2)):
         raise ValueError("a mean or covariance is not finite")
-    values, vectors = np.linalg.eigh(cov1)
-    root1 = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root1 @ cov2 @ root1).clip(min=0)).sum()
-    distance = ((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * cross
-    return float(max(distance, 0.0))
+    for cov in (cov1, cov2):
+        if np.abs(cov - cov.T).max(initial=0) > 1e-8 * np.abs(cov).max(initial=0):
+            raise ValueError("a covariance is not symmetric")
+    factor1, factor2 = covariance_factor(cov1), covariance_factor(cov2)
+    cross = factor1.T @ factor2
+    gram = cross @ cross.T if cross.shape[0] <= cross.shape[1] else cross.T @ cross
+    overlap = np.sqrt(np.linalg.eigvalsh(gram).clip(min=0)).sum()
+    distance = ((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * overlap
+    return float(max(distance, 0.0)), factor1.shape[1], factor2.shape[1]
 
 
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and unbiased covariance (D, D) of features (N, D), float64. Raises ValueError for fewer than 2 rows."""
-    if len(features) < 2:
-        raise ValueError(f"a covariance needs at least 2 images, got {len(features)}")
-    x = features.astype(np.float64)
-    return x.mean(axis=0), np.atleast_2d(np.cov(x, rowvar=False))
+def fid(
+    generated: np.ndarray,
+    *,
+    real: np.ndarray,
+    real_moments: tuple[np.ndarray, np.ndarray] | None = None,
+    device: str = "cpu",
+) -> Values:
+    """Frechet (Inception) distance (Heusel et al. 2017) of feature sets (N, D) and (M, D), biased upwards as 1/N.
 
-
-def _distances(a: np.ndarray, b: np.ndarray):
-    """Blocks of Euclidean distances: pairs (rows of a, block (len(rows), len(b))), float64."""
-    rows = max(1, CHUNK_BYTES // (8 * len(b)))
-    for start in range(0, len(a), rows):
-        part = slice(start, start + rows)
-        yield part, cdist(a[part], b)
-
-
-def knn_radii(features: np.ndarray, k: int) -> np.ndarray:
-    """Distance of every row to its k-th nearest other row, (N,). Raises ValueError unless 1 <= k < N."""
-    if not 1 <= k < len(features):
-        raise ValueError(f"k = {k} is not allowed with {len(features)} images: it must lie in 1..{len(features) - 1}")
-    radii = np.empty(len(features))
-    for part, block in _distances(features, features):
-        radii[part] = np.partition(block, k, axis=1)[:, k]  # column 0 is the row itself
-    return radii
-
-
-def _covered(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> float:
-    """The share of points strictly inside at least one ball."""
-    inside = [(block < radii).any(axis=1) for _, block in _distances(points, centres)]
-    return float(np.concatenate(inside).mean())
-
-
-def precision_recall(
-    generated: np.ndarray, *, real: np.ndarray, k: int = 3, real_radii: np.ndarray | None = None
-) -> dict[str, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019) of feature sets (N, D) and (M, D).
-
-    precision: share of generated points strictly inside a real point's ball, whose radius is the distance to its k-th
-    nearest other real point; recall: the same with the roles exchanged. Strict: points that all coincide have radius
-    0, so a generator that repeats one point has recall 0. ``real_radii``: `knn_radii(real, k)`, if at hand.
+    ``about`` has the counts and the numerical ranks of both covariances: with fewer points than dimensions, or after a
+    collapse, they are deficient, which is no error. ``real_moments``: `moments(real)`, if at hand.
     """
-    real_radii = knn_radii(real, k) if real_radii is None else real_radii
-    return {
-        "precision": _covered(generated, real, real_radii),
-        "recall": _covered(real, generated, knn_radii(generated, k)),
-    }
+    check_features(generated=generated, real=real)
+    mean2, cov2 = moments(real, device=device) if real_moments is None else real_moments
+    distance, rank, rank_real = _frechet(*moments(generated, device=device), mean2, cov2)
+    counts = {"n_generated": len(generated), "n_real": len(real)}
+    return Values({"fid": distance}, **counts, rank_generated=rank, rank_real=rank_real)
+
+
+def fid_infinity(
+    generated: np.ndarray, *, real: np.ndarray, n_sizes: int = 10, seed: int = 0, device: str = "cpu"
+) -> Values:
+    """FID extrapolated to infinitely many generated points (Chong and Forsyth 2020): intercept of FID against 1/N.
+
+    FID of ``n_sizes`` random subsets of sizes from N/10 to N, equally spaced in 1/N; real (M, D) stays whole, so its
+    own bias stays. fid_infinity_standard_error is that of the line alone: the subsets overlap. ``about`` has the points
+    of the line. Raises ValueError unless N >= 20 and n_sizes >= 3.
+    """
+    n = len(generated)
+    if n < 20 or n_sizes < 3:
+        raise ValueError(f"{n} generated images and n_sizes = {n_sizes} are too few: at least 20 and 3")
+    rng, real_moments = generator(seed), moments(real, device=device)
+    sizes = np.rint(1 / np.linspace(10 / n, 1 / n, n_sizes)).astype(int)
+    subsets = [generated[np.sort(rng.choice(n, size, replace=False))] for size in sizes]
+    fids = [fid(subset, real=real, real_moments=real_moments, device=device)["fid"] for subset in subsets]
+    line = stats.linregress(1 / sizes, fids)
+    values = {"fid_infinity": float(line.intercept), "fid_infinity_standard_error": float(line.intercept_stderr)}
+    return Values(values, sizes=sizes.tolist(), fids=fids, slope=float(line.slope), n_real=len(real), seed=seed)
+
+
+def kid(generated: np.ndarray, *, real: np.ndarray, n_groups: int = 20, seed: int = 0, device: str = "cpu") -> Values:
+    """Kernel distance (Binkowski et al. 2018): unbiased squared MMD of features (N, D), (M, D), over all pairs.
+
+    Kernel (x.y / D + 1)^3. kid may be negative. kid_standard_error: delete-a-group jackknife over ``n_groups`` random
+    groups of both sets. Raises ValueError for fewer than 4 images in a set.
+    """
+    check_features(generated=generated, real=real)
+    n, m = len(generated), len(real)
+    if min(n, m) < 4:
+        raise ValueError(f"kid needs at least 4 images in each set, got {n} generated and {m} real")
+    groups = min(n_groups, min(n, m) // 2)
+    rng = generator(seed)
+    member1, member2 = (np.eye(groups)[rng.permutation(np.arange(count) % groups)] for count in (n, m))
+    a, b = (Rows(x, device=device) for x in (generated, real))
+    sums = [_kernel_sums(a, member1), _kernel_sums(b, member2), _kernel_sums(a, member1, b, member2)]
+    whole = _mmd(*(s.sum() for s in sums), n, m)
+    without = [s.sum() - s.sum(axis=0) - s.sum(axis=1) + np.diag(s) for s in sums]
+    left_out = _mmd(*without, n - member1.sum(axis=0), m - member2.sum(axis=0))
+    error = np.sqrt((groups - 1) * left_out.var())
+    values = {"kid": float(whole), "kid_standard_error": float(error)}
+    return Values(values, n_generated=n, n_real=m, kernel="(x.y / D + 1)^3", n_groups=groups)
+
+
+def _kernel_sums(
+    a: Rows, member_a: np.ndarray, b: Rows | None = None, member_b: np.ndarray | None = None
+) -> np.ndarray:
+    """Sums of the kernel over pairs of groups, (G, G); membership one-hot, (N, G). Of ``a`` with itself, less the
+    diagonal, where no ``b`` is given."""
+    groups_a = torch.from_numpy(member_a).to(a.device)
+    groups_b = groups_a if member_b is None else torch.from_numpy(member_b).to(a.device)
+    sums = groups_a.new_zeros((groups_a.shape[1], groups_a.shape[1]))
+    for i in tiles(len(a)):
+        block = a[i]
+        for j in tiles(len(a if b is None else b)):
+            if b is None and j.start < i.start:
+                continue  # symmetric: the tile above the diagonal counts for both
+            kernel = (block @ (a if b is None else b)[j].T).div_(block.shape[1]).add_(1)
+            kernel = kernel * kernel * kernel
+            if b is None and i.start == j.start:
+                kernel.fill_diagonal_(0)
+            part = groups_a[i].T @ kernel @ groups_b[j]
+            sums += part + part.T if b is None and i.start != j.start else part
+    return sums.cpu().numpy()
+
+
+def _mmd(within1: np.ndarray, within2: np.ndarray, between: np.ndarray, n: np.ndarray, m: np.ndarray) -> np.ndarray:
+    return within1 / (n * (n - 1)) + within2 / (m * (m - 1)) - 2 * between / (n * m)
+
+
+def class_entropy(classes: np.ndarray, n_classes: int) -> Values:
+    """Entropy, in nats, of the histogram of predicted classes (N,), integers below ``n_classes``; at most ln n_classes.
+
+    Raises ValueError for a class outside 0..n_classes-1 or no images.
+    """
+    classes = np.asarray(classes)
+    if classes.ndim != 1 or len(classes) == 0 or classes.min() < 0 or classes.max() >= n_classes:
+        raise ValueError(f"classes must be (N,) integers in 0..{n_classes - 1}, N >= 1, got shape {classes.shape}")
+    histogram = np.bincount(classes, minlength=n_classes)
+    return Values({"class_entropy": float(stats.entropy(histogram))}, n_classes=n_classes, n_generated=len(classes))

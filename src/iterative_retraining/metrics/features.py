@@ -1,86 +1,65 @@
-"""The feature space of the digits: a small classifier trained on the real images, its weights kept with the package."""
+"""Feature spaces: one protocol, uint8 images in, float32 features out; by name; and a cache for the real images."""
 
+import hashlib
+import os
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
-from torch import nn
 
-from iterative_retraining.data import to_unit
-from iterative_retraining.seeding import generator, torch_seed
+from iterative_retraining.metrics.classifiers import IMAGE_SIZES, ClassifierFeatures
+from iterative_retraining.metrics.pretrained import DinoFeatures, InceptionFeatures
 
-DIGITS_WEIGHTS = Path(__file__).parent / "weights" / "digits_classifier.safetensors"
-N_FEATURES = 64
+FEATURES = ("auto", "digits", "fashion_mnist", "inception-legacy_pytorch", "inception-clean", "dinov2")
 
 
-class Classifier(nn.Module):
-    """Grey images (B, 1, 8, 8) in [-1, 1] -> class scores (B, 10); `features` gives the 64 numbers below them."""
+class Features(Protocol):
+    """A map from images, uint8 (N, H, W, C), to features, float32 (N, D), the same in batches of any size."""
 
-    def __init__(self, n_classes: int = 10) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.SiLU(),
-            nn.Flatten(),
-            nn.Linear(32 * 4 * 4, N_FEATURES),
-            nn.LayerNorm(N_FEATURES, elementwise_affine=False),  # bounded features: no outlier dominates FID
-        )
-        self.scores = nn.Linear(N_FEATURES, n_classes)
+    name: str
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.scores(self.features(x))
+    def __call__(self, images: np.ndarray) -> np.ndarray: ...
 
 
-def _tensor(images: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(to_unit(images)).permute(0, 3, 1, 2).contiguous()
+def build_features(name: str, dataset: str, *, weights: str | Path = "", device: str = "cpu") -> Features:
+    """The feature space called ``name`` for images of ``dataset``.
+
+    auto (the classifier of the data set), digits, fashion_mnist (those classifiers), inception-legacy_pytorch,
+    inception-clean, dinov2; the last three read ``weights``. Raises ValueError for a name or weights that do not fit,
+    WeightsError for weights that are missing or damaged.
+    """
+    if name not in FEATURES:
+        raise ValueError(f"features = {name!r} is not allowed; allowed: {', '.join(FEATURES)}")
+    if name == "auto":
+        name = dataset
+    if name.startswith("inception-"):
+        return InceptionFeatures(name.removeprefix("inception-"), weights, device=device)
+    if name == "dinov2":
+        return DinoFeatures(weights, device=device)
+    if name not in IMAGE_SIZES:
+        raise ValueError(f"{dataset} has no classifier of its own; set features to one of: {', '.join(FEATURES[3:])}")
+    if str(weights):
+        raise ValueError(f"features_weights = {str(weights)!r} is not used by the classifier {name!r}; leave it empty")
+    return ClassifierFeatures(name, device=device)
 
 
-def train_classifier(
-    images: np.ndarray, labels: np.ndarray, *, seed: int, n_epochs: int = 20, batch_size: int = 64
-) -> Classifier:
-    """A `Classifier` of uint8 images (N, 8, 8, 1) and labels (N,), by Adam under a cosine learning-rate schedule."""
-    x, y, order = _tensor(images), torch.from_numpy(labels), generator(seed)
-    with torch_seed(seed):
-        net = Classifier()
-        adam = torch.optim.Adam(net.parameters(), lr=1e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, n_epochs)
-        for _ in range(n_epochs):
-            for index in np.array_split(order.permutation(len(x)), len(x) // batch_size):
-                loss = nn.functional.cross_entropy(net(x[index]), y[index])
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
-            schedule.step()
-    return net.eval()
+def cached(features: Features, images: np.ndarray, folder: str | Path | None = None) -> np.ndarray:
+    """``features(images)``, kept in ``folder`` under a hash of the feature space's name and of the images' content.
 
-
-@torch.inference_mode()
-def accuracy(net: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
-    """The share of images (N, 8, 8, 1) whose highest score is that of their label."""
-    return float((net(_tensor(images)).argmax(dim=1).numpy() == labels).mean())
-
-
-class DigitsFeatures:
-    """``features(images)``: uint8 (N, 8, 8, 1) -> float32 (N, 64), by the committed classifier."""
-
-    name = "digits-classifier-64"
-
-    def __init__(self, batch_size: int = 1024) -> None:
-        self.batch_size = batch_size
-        self.net = Classifier()
-        if not DIGITS_WEIGHTS.is_file():
-            raise FileNotFoundError(f"{DIGITS_WEIGHTS} is missing; run notebooks/00_digits_features.ipynb to make it")
-        self.net.load_state_dict(load_file(DIGITS_WEIGHTS))
-        self.net.eval()
-
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        if images.ndim != 4 or images.shape[1:] != (8, 8, 1) or images.dtype != np.uint8:
-            raise ValueError(f"images must be uint8 (N, 8, 8, 1), got {images.dtype} {images.shape}")
-        batches = range(0, len(images), self.batch_size)
-        return np.concatenate(
-            [self.net.features(_tensor(images[start : start + self.batch_size])).numpy() for start in batches]
-        )
+    folder: by default $XDG_CACHE_HOME/iterative-retraining (~/.cache/iterative-retraining). Small classifiers are not
+    cached: they take less time than the hash.
+    """
+    if isinstance(features, ClassifierFeatures):
+        return features(images)
+    if folder is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iterative-retraining"
+    content = hashlib.sha256(f"{features.name} {images.dtype} {images.shape} ".encode())
+    content.update(np.ascontiguousarray(images))
+    path = Path(folder) / f"{features.name}-{content.hexdigest()[:32]}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.save(file, features(images))
+        part.replace(path)
+    return np.load(path)

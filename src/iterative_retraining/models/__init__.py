@@ -20,7 +20,14 @@ DIGITS_EDM = {
     "augment_labels": 0,
     "ema_halflife_images": 5_000,
 }
-EDM_BY_DATASET: dict[str, dict[str, Any]] = {"digits": DIGITS_EDM}
+# And for 28 x 28 Fashion-MNIST.
+FASHION_EDM = DIGITS_EDM | {
+    "channels": 32,
+    "multipliers": (1, 2, 2),
+    "attention_resolutions": (7,),
+    "ema_halflife_images": 50_000,
+}
+EDM_BY_DATASET: dict[str, dict[str, Any]] = {"digits": DIGITS_EDM, "fashion_mnist": FASHION_EDM}
 
 
 class Model(Protocol):

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from iterative_retraining.metrics import FeatureMetrics, ImageMetrics, Values, compare
+from iterative_retraining.metrics.classifiers import ClassifierFeatures
+from iterative_retraining.metrics.distances import fid, fld, kid
+from iterative_retraining.metrics.neighbours import neighbour_metrics
+from iterative_retraining.metrics.uncertainty import jackknife
+
+RNG = np.random.default_rng(0)
+NAMES = ["fid", "rank", "kid", "kid_standard_error"]
+NAMES += ["precision", "recall", "density", "coverage", "authenticity", "copied"]
+
+
+class Pixels:
+    """Ten pixels as features; counts its calls."""
+
+    name = "pixels"
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, images):
+        self.calls.append(len(images))
+        return images.reshape(len(images), -1)[:, 20:30].astype(np.float32)
+
+
+def test_all_metrics_of_two_sets_are_those_of_the_single_functions():
+    a, b, c = (RNG.normal(size=(n, 6)) for n in (90, 80, 70))
+    found = compare(a, real=b, test=c, k=2, k_density=4)
+    assert list(found) == [*NAMES, "fld", "fld_gap"]
+    singles = fid(a, real=b) | kid(a, real=b) | neighbour_metrics(a, real=b, k=2, k_density=4) | fld(a, real=b, test=c)
+    for name, value in singles.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-12)
+    about = {"k": 2, "k_density": 4, "n_generated": 90, "n_real": 80, "n_test": 70, "rank_generated": 6}
+    assert {name: found.about[name] for name in about} == about
+    assert "strict <" in found.about["tie_rule"]
+    assert list(FeatureMetrics(b)(a)) == NAMES
+
+
+def test_image_metrics_prepares_the_real_set_once(digits, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    space = Pixels()
+    metric, generated = ImageMetrics(space), digits[::-1].copy()
+    generated[:900] = digits[:900]
+    first, second = metric(generated, real=digits), metric(generated[:500], real=digits)
+    assert space.calls == [1797, 1797, 500]
+    assert first == compare(Pixels()(generated), real=Pixels()(digits))
+    assert (first.about["features"], second.about["n_generated"]) == ("pixels", 500)
+    ImageMetrics(space)(generated, real=digits)
+    assert space.calls == [1797, 1797, 500, 1797]  # the real features came from the cache
+
+
+def test_images_of_one_class_have_no_entropy(digits):
+    from iterative_retraining.data import load_dataset
+
+    labels = load_dataset("digits")[1]
+    metric = ImageMetrics(ClassifierFeatures("digits"), test=digits[::7])
+    ones = metric(digits[labels == 1], real=digits)
+    assert ones["class_entropy"] < 0.2 < 2.2 < metric(digits, real=digits)["class_entropy"]
+    assert list(ones) == [*NAMES, "fld", "fld_gap", "class_entropy"]
+
+
+def test_a_collapsed_generator_is_measured_without_trouble(digits):
+    """One image for all, and fewer images than dimensions: where other implementations break."""
+    metric = ImageMetrics(ClassifierFeatures("digits"))
+    one = metric(np.repeat(digits[:1], 300, axis=0), real=digits)
+    few = metric(digits[:30], real=digits)
+    assert np.isfinite([*one.values(), *few.values()]).all()
+    assert (one["rank"], one["precision"], one["recall"]) == (0.0, 1.0, 0.0)
+    assert few["rank"] == 29
+    assert one["fid"] > few["fid"] > 0
+
+
+def test_floor_is_seeded_and_lies_where_real_data_lie(digits):
+    metric = ImageMetrics(ClassifierFeatures("digits"))
+    floor = metric.floor(digits, seed=1, n_splits=5)
+    assert floor == metric.floor(digits, seed=1, n_splits=5)
+    assert (floor["n_images"], floor["features"], floor["k"]) == (898, "digits-classifier-64", 3)
+    assert all(len(floor[name]) == 5 for name in [*NAMES, "class_entropy"])
+    assert abs(np.mean(floor["kid"])) < 0.02
+    assert 0.9 < np.mean(floor["density"]) < 1.1
+    noise = np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8)
+    assert metric(noise, real=digits)["fid"] > 10 * max(floor["fid"])
+
+
+def test_values_are_a_mapping_that_remembers():
+    joined = Values({"a": 1.0}, k=3) | Values({"b": 2.0}, n=5)
+    assert joined == {"a": 1.0, "b": 2.0}
+    assert joined.about == {"k": 3, "n": 5}
+    joined |= {"c": 3.0}
+    assert (joined["c"], joined.about["k"]) == (3.0, 3)
+
+
+def test_jackknife_of_a_mean_is_the_textbook_standard_error():
+    x = RNG.normal(size=(50, 1))
+    estimate = jackknife(lambda generated, real: {"mean": generated.mean()}, x, real=x, n_groups=50)["mean"]
+    np.testing.assert_allclose(estimate.standard_error, stats.sem(x[:, 0]), rtol=1e-10)
+    np.testing.assert_allclose(estimate.bias, 0, atol=1e-12)
+    low, high = stats.t.interval(0.95, 49, loc=x.mean(), scale=stats.sem(x[:, 0]))
+    np.testing.assert_allclose(estimate.interval, (low, high), rtol=1e-10)
+
+
+def test_jackknife_of_the_plug_in_variance_finds_its_bias():
+    x = RNG.normal(size=(40, 1))
+    estimate = jackknife(lambda generated, real: {"v": generated.var()}, x, real=x, n_groups=40)["v"]
+    np.testing.assert_allclose(estimate.value - estimate.bias, x.var(ddof=1), rtol=1e-10)
+
+
+def test_jackknife_intervals_of_fid_hold_the_truth():
+    """N(0, 1.2^2 I) against N(0, I) in 8 dimensions, 60 repetitions: bias gone, coverage near 95 %."""
+    rng, hits, corrected = np.random.default_rng(1), 0, []
+    real, truth = rng.normal(size=(20_000, 8)), 8 * 0.2**2
+    for _ in range(60):
+        estimate = jackknife(fid, rng.normal(size=(400, 8)) * 1.2, real=real)["fid"]
+        low, high = estimate.interval
+        hits += low <= truth + estimate.bias <= high
+        corrected.append(estimate.value - estimate.bias)
+    assert hits >= 51
+    assert abs(np.mean(corrected) - truth) < 4 * stats.sem(corrected) + 0.003
+
+
+def test_jackknife_refuses_too_many_groups():
+    with pytest.raises(ValueError, match=r"n_groups = 20 is not allowed: it must lie in 2\.\.5"):
+        jackknife(fid, np.zeros((5, 2)), real=np.zeros((5, 2)))
