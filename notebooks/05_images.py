@@ -23,10 +23,9 @@ scale = "by hand"
 import numpy as np
 from IPython.display import Markdown
 from iterative_retraining import plots
+from iterative_retraining.comparisons import arm_summary, arm_table, paired_table
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.results import (
-    arm_summary,
-    arm_table,
     find_results,
     read_floor,
     read_previews,
@@ -51,7 +50,8 @@ Markdown(scale_note(scale, run_dirs))
 # - **Latents**: fresh for every generation. (The paper's code reuses the same ones; see {doc}`../setting`.)
 # - **Metrics**: FID {cite}`heusel2017gans`, precision and recall {cite}`kynkaanniemi2019improved` ($k = 3$ neighbours besides the
 #   point itself, strict inequality) between all real images and as many samples, on the 64 features of a small classifier
-#   trained on the real digits. These numbers compare arms of this chapter; they are not FIDs of Inception features.
+#   trained on the real digits. These numbers compare arms of this chapter; they are not FIDs of Inception features. Further
+#   below: KID, density, coverage, authenticity and class entropy. {doc}`metrics` defines them all and shows what each can miss.
 # - **Floor**: the same metrics between two random halves of the real images, 20 times. Halves are half as large, and the bias
 #   of FID goes as 1/n, so this floor lies somewhat above what two full real sets would show.
 #
@@ -61,7 +61,7 @@ Markdown(scale_note(scale, run_dirs))
 figure = plots.quality_curves(runs, floor)
 
 # %% tags=["hide-input"]
-Markdown(arm_table(runs, floor))
+Markdown(arm_table(runs, floor, ["fid", "precision", "recall"]))
 
 # %% [markdown]
 # *How to read {numref}`fig-quality`.* The first point of every curve is θ₀, the same in all arms of a seed. λ = 0 is the
@@ -77,6 +77,16 @@ for name, text in arm_summary(runs).items():
 # {glue:text}`synthetic-first` to {glue:text}`synthetic-last`; the worst mean of any arm that keeps the real data is
 # {glue:text}`mix-worst`, at λ = {glue:text}`mix-worst-lam`.
 #
+# ## What the other metrics see
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-more-metrics", "caption": "KID (lower is better), density, coverage and authenticity against the number of retrainings; lines, bands and floor as in the figure before."}, "image": {"alt": "Four panels of KID, density, coverage and authenticity against retrainings, by arm, with the real-vs-real floor."}}
+more = ["kid", "density", "coverage", "authenticity"]
+figure = plots.quality_curves(runs, floor, more)
+
+# %% tags=["hide-input"]
+Markdown(paired_table(runs))
+
+# %% [markdown]
 # ## Samples over retrainings
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-samples", "caption": "Samples against the number of retrainings, as in figure 1 of the paper, for the first seed. Every tile starts from the same latent in all panels, so a change is the model's."}, "image": {"alt": "Grids of generated digits by arm and number of retrainings: the fully synthetic row dissolves into unreadable shapes, the rows that keep real data stay readable."}}

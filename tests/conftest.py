@@ -54,3 +54,18 @@ def untimed(ledger: Path) -> list[dict]:
     """A ledger without its wall times: what has to be the same in every repetition."""
     rows = [json.loads(line) for line in ledger.read_text().splitlines()]
     return [{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six small runs of the Gaussian: two seeds, three arms."""
+    from iterative_retraining.experiment import open_experiment
+
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        for scheme, lam in (("fully_synthetic", 0.5), ("mix", 0.0), ("mix", 1.0)):
+            run = folder / f"{scheme}-{lam}-{seed}"
+            arguments = {"model": "gaussian", "scheme": scheme, "lam": lam, "seed": seed, "n_retrain": 2}
+            for _ in open_experiment(run_dir=run, **arguments).records():
+                pass
+    return sorted(folder.iterdir())

@@ -24,6 +24,9 @@ from iterative_retraining.metrics.classifiers import (
 )
 from iterative_retraining.metrics.features import build_features, cached
 from iterative_retraining.metrics.pretrained import INCEPTION, DinoFeatures, InceptionFeatures, WeightsFile
+from iterative_retraining.runs import read_floor
+
+from conftest import TINY_RUN
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -293,6 +296,29 @@ def test_fashion_mnist_files_are_read_zipped_or_not(tmp_path, monkeypatch, zippe
     path.unlink()
     with pytest.raises(ConfigError, match=r"train-labels-idx1-ubyte\[.gz\] of fashion_mnist is in none of .*data_dir"):
         open_experiment(dataset="fashion_mnist", data_dir=tmp_path, n_retrain=1, run_dir=tmp_path / "run")
+
+
+def test_a_run_on_fashion_mnist_measures_against_held_out_images(tmp_path, monkeypatch):
+    from iterative_retraining import data
+
+    for split, (images, labels) in data.FASHION_MNIST.items():
+        table = []
+        for (name, _, _), array in (
+            (images, RNG.integers(0, 256, (24, 28, 28), dtype=np.uint8)),
+            (labels, np.arange(24, dtype=np.uint8) % 10),
+        ):
+            content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes() + array.tobytes()
+            (tmp_path / name).write_bytes(content)
+            table.append((name, hashlib.sha256(content).hexdigest(), array.shape))
+        monkeypatch.setitem(data.FASHION_MNIST, split, tuple(table))
+    changes = {"dataset": "fashion_mnist", "n_retrain": 1, "n_images_initial": 64, "n_images_per_retraining": 32}
+    experiment = open_experiment(**{**TINY_RUN, **changes}, data_dir=tmp_path, run_dir=tmp_path / "run")
+    records = list(experiment.records())
+    assert all(np.isfinite(record.metrics["fld"]) for record in records)
+    assert records[1].metrics["rank"] <= 23
+    floor = read_floor(tmp_path / "run")
+    assert floor["features"] == "fashion-mnist-classifier-64"
+    assert len(floor["fld"]) == 20
 
 
 @needs_fashion

@@ -4,20 +4,7 @@ import pytest
 from PIL import Image
 
 from iterative_retraining import plots, results
-from iterative_retraining.experiment import open_experiment
 from iterative_retraining.runs import RunError
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    for seed in (0, 1):
-        for scheme, lam in (("fully_synthetic", 0.5), ("mix", 0.0), ("mix", 1.0)):
-            run = folder / f"{scheme}-{lam}-{seed}"
-            arguments = {"model": "gaussian", "scheme": scheme, "lam": lam, "seed": seed, "n_retrain": 2}
-            for _ in open_experiment(run_dir=run, **arguments).records():
-                pass
-    return sorted(folder.iterdir())
 
 
 def test_ledgers_become_one_table(runs):
@@ -48,44 +35,6 @@ def test_no_results_and_no_runs_are_refused(tmp_path):
         results.read_runs([tmp_path])
     with pytest.raises(RunError, match="no run directories"):
         results.read_runs([])
-
-
-def test_arm_table_has_means_intervals_and_paired_differences(runs):
-    table, floor = results.read_runs(runs), results.read_floor(runs[0])
-    text = results.arm_table(table, floor)
-    final = table[table.generation == 2]
-    mean = final[final.lam == 1.0].fid.mean()
-    assert f"| λ = 1 | {mean:.3f} ± " in text
-    pairs = final.pivot(index="seed", columns="lam", values="fid")
-    assert f"| {(pairs[1.0] - pairs[0.0]).mean():.3f} ± " in text
-    assert "| control |" in text
-    assert "real vs real, n = 898" in text
-    one = results.arm_table(table[table.seed == 0], floor)
-    assert "±" not in one
-    assert "one seed, so no interval" in one
-
-
-def test_summary_quotes_the_arms_and_says_what_was_not_run(runs):
-    table = results.read_runs(runs)
-    final = table[table.generation == 2]
-    summary = results.arm_summary(table)
-    assert summary["synthetic-last"] == f"{final[final.scheme == 'fully_synthetic'].fid.mean():.2f}"
-    assert summary["precision-high"] == f"{final[final.lam == 1.0].precision.mean():.2f}"
-    assert (summary["lam-low"], summary["lam-high"], summary["seeds"]) == ("0", "1", "2")
-    assert results.arm_summary(table[table.scheme == "mix"])["synthetic-last"] == "(not run)"
-    assert results.arm_summary(table[table.scheme != "mix"])["mix-worst"] == "(not run)"
-
-
-def test_a_single_generation_has_no_trend(runs):
-    table = results.read_runs(runs)
-    rows = results.arm_table(table[table.generation == 0], results.read_floor(runs[0])).splitlines()
-    assert [row.split("|")[4].strip() for row in rows[2:5]] == ["", "", ""]
-
-
-def test_interval_is_students():
-    values = np.array([1.0, 2.0, 4.0])
-    half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)  # t quantile at 0.975 with 2 degrees of freedom
-    assert results._interval(values) == f"{values.mean():.3f} ± {half:.3f}"
 
 
 def test_scale_note_names_runs_and_code(runs):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from scipy import stats
 
 _PALETTE = sns.color_palette("colorblind")
 _LAM_COLOURS = {
@@ -19,6 +20,7 @@ _LAM_COLOURS = {
     2.0: _PALETTE[1],
 }
 FLOOR_COLOUR = "0.85"
+METRIC_LABELS = {"fid": "FID", "kid": "KID", "fld": "FLD", "class_entropy": "class entropy (nats)"}
 
 
 def arm_style(scheme: str, lam: float | None = None) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def quality_curves(
                 markeredgewidth=0,
                 **arm_style(*arm),
             )
-        axis.set(xlabel="retrainings", ylabel=metric.upper() if metric == "fid" else metric)
+        axis.set(xlabel="retrainings", ylabel=METRIC_LABELS.get(metric, metric))
         axis.legend().remove()
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -138,4 +140,59 @@ def two_distributions(first: np.ndarray, second: np.ndarray, names: tuple[str, s
         axis.ecdf(values, label=name, color=colour)
     axis.set(xlabel=xlabel, ylabel="share of chains below")
     axis.legend(frameon=False)
+    return figure
+
+
+def verdict_map(cases: Sequence[str], metrics: Sequence[str], values: np.ndarray, scores: np.ndarray) -> Figure:
+    """A map of cases x metrics: numbers are ``values`` (C, M), colours ``scores`` (C, M), red worse and blue better."""
+    figure, axis = plt.subplots(figsize=(1.02 * len(metrics) + 1.5, 0.42 * len(cases) + 1), layout="constrained")
+    image = axis.imshow(np.clip(scores, -10, 10), cmap="RdBu", vmin=-10, vmax=10, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        text = f"{value:.2f}" if abs(value) < 1000 else "> 1000"
+        dark = abs(np.clip(scores[row, column], -10, 10)) > 7
+        axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    axis.set_xticks(range(len(metrics)), [METRIC_LABELS.get(m, m).split(" (")[0] for m in metrics], rotation=30)
+    axis.set_yticks(range(len(cases)), cases)
+    axis.tick_params(length=0)
+    label = "reads worse  <  standard deviations  <  reads better"
+    figure.colorbar(image, ax=axis, label=label, extend="both", shrink=0.9)
+    return figure
+
+
+def image_rows(sets: Mapping[str, np.ndarray], n: int = 16) -> Figure:
+    """The first ``n`` images of each set, uint8 (N, H, W, C), a row per set, its name on the left."""
+    figure, axes = plt.subplots(len(sets), 1, figsize=(0.5 * n + 1.5, 0.55 * len(sets)), layout="constrained")
+    for axis, (name, images) in zip(np.atleast_1d(axes), sets.items(), strict=True):
+        strip = np.concatenate(list(np.pad(images[:n], [(0, 0), (0, 0), (0, 1), (0, 0)], constant_values=110)), axis=1)
+        axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
+def metrics_against(table: pd.DataFrame, x: str, metrics: Sequence[str], xlabel: str) -> Figure:
+    """Each metric against column ``x``: mean over splits, band 2.5 to 97.5 %, and the mean of the first x dotted."""
+    figure, axes = plt.subplots(1, len(metrics), figsize=(2.3 * len(metrics), 2.7), layout="constrained")
+    for axis, metric, colour in zip(np.atleast_1d(axes), metrics, _PALETTE, strict=False):
+        sns.lineplot(table, x=x, y=metric, ax=axis, errorbar=("pi", 95), marker="o", color=colour)
+        axis.axhline(table[table[x] == table[x].min()][metric].mean(), color="0.5", linewidth=0.8, linestyle=":")
+        axis.set(xlabel=xlabel, ylabel=METRIC_LABELS.get(metric, metric))
+    return figure
+
+
+def bias_in_n(sizes: np.ndarray, values: Mapping[str, np.ndarray], truth: Mapping[str, float]) -> Figure:
+    """Metrics against 1/N by name: ``values`` (sizes, repetitions) as means with 95 % t-intervals where there are
+    repetitions, the least-squares line to N = infinity, and the truth as a dashed line."""
+    figure, axes = plt.subplots(1, len(values), figsize=(3.4 * len(values), 3), layout="constrained")
+    for axis, (name, repeated), colour in zip(np.atleast_1d(axes), values.items(), _PALETTE, strict=False):
+        mean, count = repeated.mean(axis=1), repeated.shape[1]
+        half = stats.t.ppf(0.975, count - 1) * stats.sem(repeated, axis=1) if count > 1 else None
+        axis.errorbar(1 / sizes, mean, half, fmt="o", markersize=4, color=colour, linewidth=1)
+        line = np.polyfit(1 / sizes, mean, 1)
+        axis.plot([0, 1 / sizes.min()], np.polyval(line, [0, 1 / sizes.min()]), color=colour, linewidth=1)
+        axis.axhline(truth[name], color="0.4", linestyle="--", linewidth=1, label="exact")
+        ticks = [sizes.max(), int(np.sqrt(sizes.max() * sizes.min()) // 100 * 100), sizes.min()]
+        axis.set_xticks([0, *(1 / n for n in ticks)], ["∞", *map(str, ticks)])
+        axis.set(xlabel="N (scale 1/N)", ylabel=name)
+        axis.legend(frameon=False)
     return figure

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy import stats
 
 from iterative_retraining.provenance import this_machine
 from iterative_retraining.runs import RunError, read_config, read_ledger
@@ -92,62 +91,3 @@ def scale_note(scale: str, paths: Iterable[str | Path] = ()) -> str:
         words.append(f"{len(manifests)} runs: {', '.join('`' + m['run_id'] + '`' for m in manifests)}.")
     words.append(f"Code at commit {', '.join(commits)}; PyTorch {', '.join(torch)}; {'; '.join(machines)}.")
     return " ".join(words)
-
-
-def arm_table(runs: pd.DataFrame, floor: dict) -> str:
-    """A Markdown table of where the arms end: mean over seeds and 95 % t-interval, and the floor.
-
-    "FID against λ = 0" is the difference to the control of the same seed. "FID trend" is the least-squares slope over
-    the second half of the run, per retraining. With a single seed there are no intervals, and the table says so.
-    """
-    last = runs.generation.max()
-    final, late = runs[runs.generation == last], runs[runs.generation >= last // 2]
-    control = final[(final.scheme == "mix") & (final.lam == 0)].set_index("seed").fid
-    trend = late.groupby("run_id").apply(_slope, include_groups=False)
-    lines = ["| arm | FID | FID against λ = 0 | FID trend | precision | recall |", "|---|---|---|---|---|---|"]
-    for (lam, scheme), table in final.assign(lam=final.lam.fillna(-1.0)).groupby(["lam", "scheme"]):
-        against = (table.set_index("seed").fid - control).dropna().to_numpy()
-        columns = [table.fid, against, trend[table.run_id], table.precision, table.recall]
-        cells = [_interval(np.asarray(values)) for values in columns]
-        if scheme == "mix" and lam == 0:
-            cells[1] = "control"
-        lines.append(f"| {f'λ = {lam:g}' if scheme == 'mix' else scheme.replace('_', ' ')} | {' | '.join(cells)} |")
-    fid, precision, recall = (
-        f"{np.mean(floor[m]):.3f} ({np.quantile(floor[m], 0.025):.3f} to {np.quantile(floor[m], 0.975):.3f})"
-        for m in ("fid", "precision", "recall")
-    )
-    lines.append(f"| real vs real, n = {floor['n_images']} | {fid} | | | {precision} | {recall} |")
-    n_seeds = final.seed.nunique()
-    note = f"mean over {n_seeds} seeds ± 95 % t-interval" if n_seeds > 1 else "one seed, so no interval"
-    return "\n".join(lines) + f"\n\nAfter {last} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
-
-
-def arm_summary(runs: pd.DataFrame) -> dict[str, str]:
-    """The numbers that the text of the image chapter quotes, by name; "(not run)" where ``runs`` has no such arm."""
-    final = runs[runs.generation == runs.generation.max()]
-    synthetic = runs[runs.scheme == "fully_synthetic"].groupby("generation").fid.mean()
-    mixed = final[final.scheme == "mix"].groupby("lam")[["fid", "precision"]].mean()
-    found = {"retrainings": str(runs.generation.max()), "seeds": str(runs.seed.nunique())}
-    if len(synthetic):
-        found |= {"synthetic-first": f"{synthetic.iloc[0]:.2f}", "synthetic-last": f"{synthetic.iloc[-1]:.2f}"}
-    if len(mixed):
-        low, high, worst = mixed.index.min(), mixed.index.max(), mixed.fid.idxmax()
-        found |= {"lam-low": f"{low:g}", "lam-high": f"{high:g}", "mix-worst-lam": f"{worst:g}"}
-        found |= {f"precision-{end}": f"{mixed.precision[lam]:.2f}" for end, lam in (("low", low), ("high", high))}
-        found["mix-worst"] = f"{mixed.fid[worst]:.2f}"
-    names = ("synthetic-first", "synthetic-last", "mix-worst", "mix-worst-lam")
-    names += ("lam-low", "lam-high", "precision-low", "precision-high")
-    return dict.fromkeys(names, "(not run)") | found
-
-
-def _slope(table: pd.DataFrame) -> float:
-    return np.polyfit(table.generation, table.fid, 1)[0] if len(table) > 1 else np.nan
-
-
-def _interval(values: np.ndarray) -> str:
-    if len(values) == 0 or np.isnan(values).any():
-        return ""
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():.3f} ± {half:.3f}"

@@ -6,7 +6,7 @@ The metrics of nearest neighbours and of likelihood live in modules of their own
 import numpy as np
 import torch
 from scipy import stats
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from iterative_retraining.metrics.likelihood import fld
 from iterative_retraining.metrics.neighbours import density_coverage, knn_radii, memorisation, precision_recall
@@ -51,10 +51,17 @@ def moments(features: np.ndarray, *, device: str = "cpu") -> tuple[np.ndarray, n
 
 def covariance_factor(cov: np.ndarray) -> np.ndarray:
     """F (D, r) with F F^T = cov, by pivoted Cholesky; r is the numerical rank (LAPACK's tolerance, D eps max diag)."""
-    lower, pivots, rank, _ = lapack.dpstrf(cov, lower=1)
-    factor = np.zeros((len(cov), rank))
-    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    lower, order, rank = _cholesky(cov)
+    factor = np.empty((len(cov), rank))
+    factor[order] = np.tril(lower)[:, :rank]
     return factor
+
+
+def _cholesky(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """L (D, D), whose lower triangle counts and is 0 beyond the rank, order p (D,), and rank: cov[p][:, p] = L L^T."""
+    lower, pivots, rank, _ = lapack.dpstrf(cov.T, lower=1)  # symmetric: transposed, LAPACK need not reorder it
+    lower[:, rank:] = 0.0
+    return lower, pivots - 1, rank
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
@@ -77,12 +84,14 @@ def _frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.nd
     for cov in (cov1, cov2):
         if np.abs(cov - cov.T).max(initial=0) > 1e-8 * np.abs(cov).max(initial=0):
             raise ValueError("a covariance is not symmetric")
-    factor1, factor2 = covariance_factor(cov1), covariance_factor(cov2)
-    cross = factor1.T @ factor2
-    gram = cross @ cross.T if cross.shape[0] <= cross.shape[1] else cross.T @ cross
+    lower1, order1, rank1 = _cholesky(cov1)
+    factor2 = covariance_factor(cov2)
+    rank2 = factor2.shape[1]
+    cross = blas.dtrmm(1.0, lower1, factor2[order1], trans_a=1, lower=1, overwrite_b=1)[:rank1]  # F^T G
+    gram = cross @ cross.T if rank1 <= rank2 else cross.T @ cross
     overlap = np.sqrt(np.linalg.eigvalsh(gram).clip(min=0)).sum()
     distance = ((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * overlap
-    return float(max(distance, 0.0)), factor1.shape[1], factor2.shape[1]
+    return float(max(distance, 0.0)), rank1, rank2
 
 
 def fid(

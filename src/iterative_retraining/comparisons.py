@@ -1,0 +1,136 @@
+"""Arms of a sweep against each other: tables with intervals over seeds, paired tests against lambda = 0."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LABELS = {"fid": "FID", "kid": "KID", "fld": "FLD", "class_entropy": "class entropy"}
+SHOWN = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
+
+
+def arm_label(scheme: str, lam: float) -> str:
+    """The name of an arm in a table; lam is NaN or negative for a scheme that has none."""
+    return f"λ = {lam:g}" if scheme == "mix" else scheme.replace("_", " ")
+
+
+def _arms(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The runs of each arm by its label: schemes without lambda first, then by lambda."""
+    groups = runs.assign(order=runs.lam.fillna(-1.0)).groupby(["order", "scheme"])
+    return [(arm_label(scheme, lam), table) for (lam, scheme), table in groups]
+
+
+def _shown(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    return [name for name in metrics if name in runs and runs[name].notna().all()]
+
+
+def levels(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
+    """Where each run settles: the mean of every metric over the second half of its retrainings; one row per run."""
+    late = runs[runs.generation >= runs.generation.max() / 2]
+    keys = ["run_id", "scheme", "lam", "seed"]
+    return late.groupby(keys, dropna=False)[_shown(runs, metrics)].mean().reset_index()
+
+
+def paired_tests(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
+    """Every arm against lambda = 0 of the same seeds: paired t-tests over seeds of the `levels`.
+
+    Columns: arm, metric, n_seeds, difference (mean), half_width (of the 95 % t-interval), p, q (Benjamini-Hochberg over
+    the whole table). Runs of one seed share theta_0 and so differ by the arm alone. Empty without a control or with
+    fewer than two common seeds; p is NaN where a difference is the same in all seeds.
+    """
+    table = levels(runs, metrics)
+    control = table[(table.scheme == "mix") & (table.lam == 0)].set_index("seed")
+    rows = []
+    for arm, arm_runs in _arms(table):
+        own = arm_runs.set_index("seed")
+        seeds = own.index.intersection(control.index)
+        if arm == "λ = 0" or len(seeds) < 2:
+            continue
+        for name in _shown(table, metrics):
+            gaps = (own.loc[seeds, name] - control.loc[seeds, name]).to_numpy()
+            error = stats.sem(gaps)
+            half = stats.t.ppf(0.975, len(seeds) - 1) * error
+            p = stats.ttest_1samp(gaps, 0.0).pvalue if error > 0 else np.nan
+            rows.append((arm, name, len(seeds), gaps.mean(), half, p))
+    found = pd.DataFrame(rows, columns=["arm", "metric", "n_seeds", "difference", "half_width", "p"])
+    tested = found.p.notna()
+    found["q"] = np.nan
+    if tested.any():
+        found.loc[tested, "q"] = stats.false_discovery_control(found.p[tested])
+    return found
+
+
+def paired_table(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> str:
+    """`paired_tests` as a Markdown table: a metric a row, an arm a column; or one line that says why there is none."""
+    tests = paired_tests(runs, metrics)
+    if tests.empty:
+        return "*No paired tests: they need λ = 0 and another arm, both with at least two common seeds.*"
+    arms = list(dict.fromkeys(tests.arm))
+    lines = [f"| metric, less that of λ = 0 | {' | '.join(arms)} |", "|---|" + "---|" * len(arms)]
+    for name, rows in tests.groupby("metric", sort=False):
+        cells = [f"{r.difference:+.3f} ± {r.half_width:.3f} (q = {r.q:.2g})" for r in rows.itertuples()]
+        lines.append(f"| {LABELS.get(name, name)} | {' | '.join(cells)} |")
+    note = (
+        "Mean over the second half of the retrainings, less that of λ = 0 of the same seed: mean over "
+        f"{tests.n_seeds.min()} seeds ± 95 % t-interval; q: paired t-test, Benjamini–Hochberg over the table."
+    )
+    return "\n".join(lines) + f"\n\n{note}"
+
+
+def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[str] = SHOWN) -> str:
+    """A Markdown table of where the arms end: mean over seeds and 95 % t-interval, and the real-vs-real floor.
+
+    "FID trend" is the least-squares slope over the second half of the run, per retraining. With a single seed there are
+    no intervals, and the table says so.
+    """
+    last, names = runs.generation.max(), _shown(runs, metrics)
+    final, late = runs[runs.generation == last], runs[runs.generation >= last // 2]
+    trend = late.groupby("run_id").apply(_slope, include_groups=False)
+    head = [LABELS.get(n, n) for n in names]
+    lines = [f"| arm | FID trend | {' | '.join(head)} |", "|---|---|" + "---|" * len(names)]
+    for arm, table in _arms(final):
+        cells = [_interval(trend[table.run_id].to_numpy()), *(_interval(table[n].to_numpy()) for n in names)]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    cells = [
+        f"{np.mean(floor[n]):.3f} ({np.quantile(floor[n], 0.025):.3f} to {np.quantile(floor[n], 0.975):.3f})"
+        if n in floor
+        else ""
+        for n in names
+    ]
+    lines.append(f"| real vs real, n = {floor['n_images']} | | {' | '.join(cells)} |")
+    n_seeds = final.seed.nunique()
+    note = f"mean over {n_seeds} seeds ± 95 % t-interval" if n_seeds > 1 else "one seed, so no interval"
+    return "\n".join(lines) + f"\n\nAfter {last} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
+
+
+def arm_summary(runs: pd.DataFrame) -> dict[str, str]:
+    """The numbers that the text of the image chapter quotes, by name; "(not run)" where ``runs`` has no such arm."""
+    final = runs[runs.generation == runs.generation.max()]
+    synthetic = runs[runs.scheme == "fully_synthetic"].groupby("generation").fid.mean()
+    mixed = final[final.scheme == "mix"].groupby("lam")[["fid", "precision"]].mean()
+    found = {"retrainings": str(runs.generation.max()), "seeds": str(runs.seed.nunique())}
+    if len(synthetic):
+        found |= {"synthetic-first": f"{synthetic.iloc[0]:.2f}", "synthetic-last": f"{synthetic.iloc[-1]:.2f}"}
+    if len(mixed):
+        low, high, worst = mixed.index.min(), mixed.index.max(), mixed.fid.idxmax()
+        found |= {"lam-low": f"{low:g}", "lam-high": f"{high:g}", "mix-worst-lam": f"{worst:g}"}
+        found |= {f"precision-{end}": f"{mixed.precision[lam]:.2f}" for end, lam in (("low", low), ("high", high))}
+        found["mix-worst"] = f"{mixed.fid[worst]:.2f}"
+    names = ("synthetic-first", "synthetic-last", "mix-worst", "mix-worst-lam")
+    names += ("lam-low", "lam-high", "precision-low", "precision-high")
+    return dict.fromkeys(names, "(not run)") | found
+
+
+def _slope(table: pd.DataFrame) -> float:
+    return np.polyfit(table.generation, table.fid, 1)[0] if len(table) > 1 else np.nan
+
+
+def _interval(values: np.ndarray) -> str:
+    if len(values) == 0 or np.isnan(values).any():
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{values.mean():.3f} ± {half:.3f}"
