@@ -191,7 +191,7 @@ def bias_in_n(sizes: np.ndarray, values: Mapping[str, np.ndarray], truth: Mappin
         line = np.polyfit(1 / sizes, mean, 1)
         axis.plot([0, 1 / sizes.min()], np.polyval(line, [0, 1 / sizes.min()]), color=colour, linewidth=1)
         axis.axhline(truth[name], color="0.4", linestyle="--", linewidth=1, label="exact")
-        ticks = [sizes.max(), int(np.sqrt(sizes.max() * sizes.min()) // 100 * 100), sizes.min()]
+        ticks = np.sort(sizes)[[-1, len(sizes) // 3, 0]]
         axis.set_xticks([0, *(1 / n for n in ticks)], ["∞", *map(str, ticks)])
         axis.set(xlabel="N (scale 1/N)", ylabel=name)
         axis.legend(frameon=False)
