@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import scipy
 import torch
+from cleanfid.fid import frechet_distance as clean_frechet_distance
 from cleanfid.fid import kernel_distance
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,6 +100,14 @@ def test_fid_equals_torch_fidelity_and_says_ranks(n):
     assert found.about == {"n_generated": n, "n_real": 600, "rank_generated": min(n - 1, 64), "rank_real": 64}
 
 
+@pytest.mark.skipif(scipy.__version__ >= "1.18", reason="clean-fid 0.1.35 calls sqrtm(disp=), which SciPy 1.18 dropped")
+@pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated:DeprecationWarning")
+def test_fid_equals_clean_fid():
+    a, b = RNG.normal(size=(500, 32)) + 0.1, RNG.normal(size=(600, 32)) * 1.3
+    theirs = clean_frechet_distance(*moments(a), *moments(b))
+    np.testing.assert_allclose(fid(a, real=b)["fid"], theirs, rtol=1e-5)
+
+
 def test_fid_of_a_collapsed_generator_is_the_trace_and_the_shift():
     real = RNG.normal(size=(300, 20))
     found = fid(np.repeat(real[:1], 100, axis=0), real=real)
@@ -142,6 +152,15 @@ def test_kid_equals_torch_fidelity_and_clean_fid():
     found = kid(a, real=b)["kid"]
     np.testing.assert_allclose(found, theirs["kernel_inception_distance_mean"], rtol=1e-6)
     np.testing.assert_allclose(found, kernel_distance(a, b, num_subsets=1, max_subset_size=700), rtol=1e-6)
+
+
+@given(st.integers(0, 99), st.integers(4, 20), st.integers(4, 20))
+def test_kid_is_symmetric_and_fid_not_negative(seed, n, m):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(n, 3)), rng.normal(size=(m, 3)) + 0.5
+    np.testing.assert_allclose(kid(a, real=b)["kid"], kid(b, real=a)["kid"], rtol=1e-9)
+    assert fid(a, real=b)["fid"] >= 0
+    np.testing.assert_allclose(fid(a, real=b)["fid"], fid(b, real=a)["fid"], rtol=1e-7, atol=1e-9)
 
 
 def test_kid_does_not_depend_on_tiles_nor_its_value_on_groups(monkeypatch):

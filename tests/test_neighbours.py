@@ -1,5 +1,9 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from prdc import compute_prdc
@@ -81,6 +85,43 @@ def test_everything_equals_prdc_on_continuous_data(seed, k, n, m):
     assert found.keys() == theirs.keys()
     for name, value in found.items():
         np.testing.assert_allclose(value, theirs[name], atol=1e-6, err_msg=name)
+
+
+@given(st.integers(0, 99), st.integers(1, 4), st.integers(5, 40), st.integers(5, 40))
+def test_precision_and_recall_exchange_with_the_sets_and_all_shares_lie_in_their_range(seed, k, n, m):
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 4, (n, 2)).astype(float), rng.integers(0, 4, (m, 2)).astype(float)  # many ties
+    one, other = precision_recall(a, real=b, k=k), precision_recall(b, real=a, k=k)
+    assert (one["precision"], one["recall"]) == (other["recall"], other["precision"])
+    found = neighbour_metrics(a, real=b, k=k, k_density=k)
+    assert all(0 <= value <= 1 for name, value in found.items() if name != "density")
+    assert 0 <= found["density"] <= m / k
+    exact = cdist(a, b) < np.sort(cdist(b, b), axis=1)[:, k] - 1e-6  # integer points: ties are ties
+    assert found["precision"] == exact.any(axis=1).mean()
+    assert found["coverage"] == exact.any(axis=0).mean()
+
+
+def test_memory_does_not_grow_with_the_square_of_n():
+    """12 000 points: one matrix of their distances would be 1.1 GB."""
+    code = (
+        "import numpy as np, torch; from pathlib import Path; torch.set_num_threads(1)\n"
+        "from iterative_retraining.metrics import compare\n"
+        "x = np.random.default_rng(0).normal(size=(12_500, 16)).astype(np.float32)\n"
+        "peak = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) / 1024\n"
+        "compare(x[:300], real=x[:300]); before = peak()\n"
+        "compare(x[:12_000] * np.float32(1.1), real=x[:12_000]); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 400
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_numbers():
+    from iterative_retraining.metrics import compare
+
+    a, b, c = (RNG.normal(size=(n, 16)).astype(np.float32) for n in (500, 400, 300))
+    on_cpu, on_gpu = compare(a, real=b, test=c), compare(a, real=b, test=c, device="cuda")
+    np.testing.assert_allclose(list(on_gpu.values()), list(on_cpu.values()), rtol=1e-6)
 
 
 def test_one_pass_gives_what_the_single_metrics_give():

@@ -61,6 +61,16 @@ def test_bad_profiles_are_refused(tmp_path, change, message):
         load_profile(written(tmp_path, TINY | change))
 
 
+def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_are_called(tmp_path):
+    plain = load_profile(written(tmp_path, TINY))
+    beside = {"features": "inception-clean", "features_weights": "inception.pt", "data_dir": "data"}
+    chosen = load_profile(written(tmp_path, TINY | {"run": TINY["run"] | beside}))
+    assert list(chosen.runs) == list(plain.runs)
+    assert all(beside.items() <= run.parameters.items() for run in chosen.runs.values())
+    with pytest.raises(ConfigError, match=r"unknown features 'inception'; allowed: auto, .*; did you mean 'inception-"):
+        load_profile(written(tmp_path, TINY | {"run": TINY["run"] | {"features": "inception"}}))
+
+
 def test_a_profile_that_is_not_there_names_those_that_are():
     with pytest.raises(ConfigError, match=r"no profile 'quik'; .* there are: cpu, quick"):
         load_profile(ROOT / "profiles" / "quik.yml")

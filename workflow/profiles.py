@@ -8,13 +8,11 @@ from typing import Any
 import yaml
 
 from iterative_retraining.config import ConfigError, RunConfig, check_count, refuse_unknown
+from iterative_retraining.metrics.features import FEATURES
 
 KEYS = ("description", "seeds", "run", "arms", "chapters")
-RUN_KEYS = (
-    *(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")),
-    "n_retrain",
-    "model_options",
-)
+BESIDE_CONFIG = ("n_retrain", "model_options", "features", "features_weights", "data_dir")  # of a run, not its identity
+RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,8 @@ def load_profile(path: str | Path) -> Profile:
 
 def _planned(parameters: dict[str, Any], init: str | None) -> PlannedRun:
     check_count("n_retrain", parameters.get("n_retrain"), "it counts retrainings")
-    of_config = {k: v for k, v in parameters.items() if k not in ("n_retrain", "model_options")}
+    refuse_unknown("features", [parameters.get("features", "auto")], FEATURES)
+    of_config = {k: v for k, v in parameters.items() if k not in BESIDE_CONFIG}
     options = parameters.get("model_options", {})
     config = RunConfig(**of_config, options=options, init=f"{init}@0" if init else "")
     return PlannedRun(config.run_id, parameters, init)
