@@ -30,7 +30,7 @@ $(SETUP): requirements.lock pyproject.toml
 
 # notebooks/*.py are the sources to edit; this writes the paired .ipynb.
 notebooks: $(SETUP)
-	jupytext --to ipynb notebooks/*.py
+	jupytext --update --to ipynb notebooks/*.py
 
 # Runs a profile and puts its small results and its pages where git keeps them.
 publish: $(SETUP)

@@ -145,13 +145,15 @@ def two_distributions(first: np.ndarray, second: np.ndarray, names: tuple[str, s
 
 def verdict_map(cases: Sequence[str], metrics: Sequence[str], values: np.ndarray, scores: np.ndarray) -> Figure:
     """A map of cases x metrics: numbers are ``values`` (C, M), colours ``scores`` (C, M), red worse and blue better."""
-    figure, axis = plt.subplots(figsize=(1.02 * len(metrics) + 1.5, 0.42 * len(cases) + 1), layout="constrained")
+    figure, axis = plt.subplots(figsize=(0.72 * len(metrics) + 1.8, 0.42 * len(cases) + 1), layout="constrained")
     image = axis.imshow(np.clip(scores, -10, 10), cmap="RdBu", vmin=-10, vmax=10, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         text = f"{value:.2f}" if abs(value) < 1000 else "> 1000"
         dark = abs(np.clip(scores[row, column], -10, 10)) > 7
         axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    axis.set_xticks(range(len(metrics)), [METRIC_LABELS.get(m, m).split(" (")[0] for m in metrics], rotation=30)
+    axis.set_xticks(
+        range(len(metrics)), [METRIC_LABELS.get(m, m).split(" (")[0] for m in metrics], rotation=40, ha="right"
+    )
     axis.set_yticks(range(len(cases)), cases)
     axis.tick_params(length=0)
     label = "reads worse  <  standard deviations  <  reads better"
@@ -171,9 +173,10 @@ def image_rows(sets: Mapping[str, np.ndarray], n: int = 16) -> Figure:
 
 
 def metrics_against(table: pd.DataFrame, x: str, metrics: Sequence[str], xlabel: str) -> Figure:
-    """Each metric against column ``x``: mean over splits, band 2.5 to 97.5 %, and the mean of the first x dotted."""
-    figure, axes = plt.subplots(1, len(metrics), figsize=(2.3 * len(metrics), 2.7), layout="constrained")
-    for axis, metric, colour in zip(np.atleast_1d(axes), metrics, _PALETTE, strict=False):
+    """Metrics against column ``x``, three a row: mean over splits, band 2.5 to 97.5 %; dotted: mean at the first x."""
+    shape = (-(-len(metrics) // 3), min(3, len(metrics)))
+    figure, axes = plt.subplots(*shape, figsize=(2.8 * shape[1], 2.4 * shape[0]), squeeze=False, layout="constrained")
+    for axis, metric, colour in zip(axes.flat, metrics, _PALETTE, strict=False):
         sns.lineplot(table, x=x, y=metric, ax=axis, errorbar=("pi", 95), marker="o", color=colour)
         axis.axhline(table[table[x] == table[x].min()][metric].mean(), color="0.5", linewidth=0.8, linestyle=":")
         axis.set(xlabel=xlabel, ylabel=METRIC_LABELS.get(metric, metric))
@@ -191,7 +194,7 @@ def bias_in_n(sizes: np.ndarray, values: Mapping[str, np.ndarray], truth: Mappin
         line = np.polyfit(1 / sizes, mean, 1)
         axis.plot([0, 1 / sizes.min()], np.polyval(line, [0, 1 / sizes.min()]), color=colour, linewidth=1)
         axis.axhline(truth[name], color="0.4", linestyle="--", linewidth=1, label="exact")
-        ticks = np.sort(sizes)[[-1, len(sizes) // 3, 0]]
+        ticks = np.sort(sizes)[[len(sizes) // 3, 0]]
         axis.set_xticks([0, *(1 / n for n in ticks)], ["∞", *map(str, ticks)])
         axis.set(xlabel="N (scale 1/N)", ylabel=name)
         axis.legend(frameon=False)
