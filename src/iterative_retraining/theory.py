@@ -1,0 +1,163 @@
+"""Theorem 1, measured: curvatures A and B, the Jacobian of retraining, alpha, L, epsilon, and the rates they give.
+
+A = E_data of the Hessian of log p at theta*, B = the same under the model itself, theta* the maximum of E_data log p.
+All in float64. Expectations are weighted sums over `Points`: exact for Gaussians, quadrature for other laws on a line.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.func import grad, jacrev, vmap
+
+from iterative_retraining.families import Family, Points
+
+GRADIENT_TOLERANCE = 1e-12
+
+
+class NotAMaximumError(ValueError):
+    """The parameters are no (strict) maximum of the expected log-likelihood, so the theory says nothing of them."""
+
+
+def hessian(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The Hessian (P, P) of a scalar function of theta (P,), by reverse over reverse differentiation."""
+    return jacrev(grad(function))
+
+
+def curvatures(family: Family, theta: Tensor, *, data: Points) -> tuple[Tensor, Tensor]:
+    """A and B (P, P): expected Hessians of log p at theta under ``data`` and under the model itself (section 3).
+
+    Raises NotAMaximumError, with the number, if the gradient at theta does not vanish or A is not negative definite.
+    """
+    slope = grad(partial(_expected, family, data))(theta).norm().item()
+    if not slope < 1e-6:
+        raise NotAMaximumError(f"theta is no maximum: the gradient of the expected log-likelihood has norm {slope:.3g}")
+    a = hessian(partial(_expected, family, data))(theta)
+    b = hessian(partial(_expected, family, family.points(theta)))(theta)
+    largest = torch.linalg.eigvalsh(a)[-1].item()
+    if not largest < 0:
+        raise NotAMaximumError(f"theta is no strict maximum: A has the eigenvalue {largest:.3g}, all must be negative")
+    return a, b
+
+
+def _expected(family: Family, data: Points, theta: Tensor) -> Tensor:
+    return data.mean(family.log_prob(theta, data.x))
+
+
+def jacobian(family: Family, theta: Tensor, lam: float, *, data: Points) -> Tensor:
+    """J = (I + lam A^-1 B)^-1 lam A^-1 B (P, P), the derivative of a retraining at its fixed point theta.
+
+    Raises ValueError for lam < 0 and what `curvatures` raises.
+    """
+    _check_lam(lam)
+    a, b = curvatures(family, theta, data=data)
+    step = lam * torch.linalg.solve(a, b)
+    return torch.linalg.solve(torch.eye(len(theta), dtype=step.dtype) + step, step)
+
+
+def ratios(a: Tensor, b: Tensor) -> np.ndarray:
+    """The eigenvalues m_i > 0 of A^-1 B (P,), ascending. A and B are negative definite, so they are real (derived)."""
+    root = torch.linalg.cholesky(-a)
+    half = torch.linalg.solve_triangular(root, -b, upper=False)
+    return torch.linalg.eigvalsh(torch.linalg.solve_triangular(root, half.T, upper=False)).numpy()
+
+
+def strong_concavity(a: Tensor) -> float:
+    """alpha of Assumption 2: the smallest eigenvalue of -A."""
+    return float(-torch.linalg.eigvalsh(a)[-1])
+
+
+def rate_exact(eigenvalues: np.ndarray, lam: float) -> np.ndarray:
+    """The eigenvalues lam m / (1 + lam m) of J, of those of A^-1 B: below 1 for every lam (derived here)."""
+    _check_lam(lam)
+    return lam * np.asarray(eigenvalues) / (1 + lam * np.asarray(eigenvalues))
+
+
+def rate_theorem1(lam: float, alpha: float, L: float, eps: float) -> float:
+    """rho(lam) = lam (alpha + eps L) / (alpha - lam (alpha + eps L)), the bound of Theorem 1.
+
+    Raises ValueError, with the number, unless lam (1 + L eps / alpha) < 1/2.
+    """
+    _check_lam(lam)
+    condition = lam * (1 + L * eps / alpha)
+    if not condition < 0.5:
+        raise ValueError(f"Theorem 1 says nothing here: lam (1 + L eps / alpha) = {condition:.4g} is not below 1/2")
+    return condition / (1 - condition)
+
+
+def rate_ferbach(lam: float, alpha: float, L: float, eps: float) -> float:
+    """lam (alpha + eps L) / (alpha + lam (alpha - eps L)), the rate of Ferbach et al. (2024), second hand."""
+    _check_lam(lam)
+    return lam * (alpha + eps * L) / (alpha + lam * (alpha - eps * L))
+
+
+def _check_lam(lam: float) -> None:
+    if not 0 <= lam < math.inf:
+        raise ValueError(f"lam = {lam} is not allowed: it is the ratio synthetic : real, a finite number >= 0")
+
+
+def lipschitz(family: Family, theta: Tensor, low: float, high: float, *, n: int = 4001) -> tuple[float, float]:
+    """L of Assumption 1 at theta, for x in [low, high]: the supremum of the norm of d/dx of the Hessian of log p.
+
+    Returns an interval: the maximum over ``n`` grid points, and that plus half a step times the largest slope between
+    neighbouring points (the supremum itself, to first order in the step).
+    """
+    x = torch.linspace(low, high, n, dtype=torch.float64)
+
+    def hessian_at(point: Tensor) -> Tensor:
+        return hessian(lambda th: family.log_prob(th, point[None, None])[0])(theta)
+
+    norms = torch.linalg.matrix_norm(vmap(jacrev(hessian_at))(x), ord=2)
+    steepest = norms.diff().abs().max().item()
+    return norms.max().item(), norms.max().item() + steepest / 2
+
+
+def wasserstein1(first: Points, second: Points) -> float:
+    """W_1 of two laws on the line, eps of Theorem 1: exact for the weighted points."""
+    arrays = (p.x[:, 0].numpy() for p in (first, second))
+    return float(stats.wasserstein_distance(*arrays, first.weights.numpy(), second.weights.numpy()))
+
+
+def maximise(family: Family, theta: Tensor, data: Points, *, n_steps: int = 200) -> Tensor:
+    """The maximum of E_data log p near ``theta`` (P,), by Newton's method with step halving.
+
+    Raises NotAMaximumError if the gradient does not vanish within ``n_steps``.
+    """
+    value = partial(_expected, family, data)
+    slope_at, curvature_at = grad(value), hessian(value)
+    for _ in range(n_steps):
+        slope = slope_at(theta)
+        values, vectors = torch.linalg.eigh(curvature_at(theta))
+        concave = values[-1] < 0
+        step = vectors @ ((vectors.T @ slope) / values.abs().clamp(min=1e-8))  # uphill also where it is not concave
+
+        def gains(new: Tensor, old: Tensor = theta, slope: Tensor = slope, concave: Tensor = concave) -> bool:
+            # Near the top the values agree to the last bit long before the gradients do.
+            return bool(value(new) > value(old) or (concave and slope_at(new).norm() < slope.norm()))
+
+        sizes = (0.5**i for i in range(30))
+        better = next((new for size in sizes if gains(new := theta + size * step)), None)
+        if slope.norm() < GRADIENT_TOLERANCE or better is None:
+            break
+        theta = better
+    if not slope.norm() < 1e-9:
+        raise NotAMaximumError(
+            f"no maximum found: after {n_steps} steps the gradient still has norm {slope.norm():.3g}"
+        )
+    return theta
+
+
+def retrain_exactly(family: Family, theta: Tensor, lam: float, n_retrain: int, *, data: Points) -> Tensor:
+    """theta_0..theta_n (n_retrain + 1, P) of retraining with infinitely many data: each the maximum of
+    E_data log p + lam E_(p_theta_t) log p near theta_t (section 2 of the paper)."""
+    _check_lam(lam)
+    path = [theta]
+    for _ in range(n_retrain):
+        own = family.points(path[-1])
+        weights = torch.cat([data.weights, lam * own.weights]) / (1 + lam)
+        path.append(maximise(family, path[-1], Points(torch.cat([data.x, own.x]), weights)))
+    return torch.stack(path)
