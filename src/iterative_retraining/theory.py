@@ -17,6 +17,7 @@ from torch.func import grad, jacrev, vmap
 from iterative_retraining.families import Family, Points
 
 GRADIENT_TOLERANCE = 1e-12
+SINGULAR = 1e-8  # an eigenvalue of A this much smaller than the others is 0
 
 
 class NotAMaximumError(ValueError):
@@ -38,8 +39,8 @@ def curvatures(family: Family, theta: Tensor, *, data: Points) -> tuple[Tensor, 
         raise NotAMaximumError(f"theta is no maximum: the gradient of the expected log-likelihood has norm {slope:.3g}")
     a = hessian(partial(_expected, family, data))(theta)
     b = hessian(partial(_expected, family, family.points(theta)))(theta)
-    largest = torch.linalg.eigvalsh(a)[-1].item()
-    if not largest < 0:
+    smallest, *_, largest = torch.linalg.eigvalsh(a).tolist()
+    if not largest < -SINGULAR * abs(smallest):
         raise NotAMaximumError(f"theta is no strict maximum: A has the eigenvalue {largest:.3g}, all must be negative")
     return a, b
 
