@@ -1,16 +1,20 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
 
+from iterative_retraining import plots
 from iterative_retraining.families import GaussianFamily, LocationScale, Points, SharedVarianceMixture, sigma_points
 from iterative_retraining.theory import (
     NotAMaximumError,
+    constants,
     curvatures,
     hessian,
     jacobian,
     lipschitz,
     maximise,
+    observed_rate,
     rate_exact,
     rate_ferbach,
     rate_theorem1,
@@ -185,6 +189,30 @@ def test_theorem_1_bounds_what_is_observed_and_ferbach_is_between():
     for lam in (0.05, 0.2, 0.3):
         norm = torch.linalg.matrix_norm(jacobian(family, theta, lam, data=SKEWED), ord=2)
         assert norm <= rate_ferbach(lam, alpha, L, eps) <= rate_theorem1(lam, alpha, L, eps) < 1
+
+
+def test_constants_and_the_observed_rate_of_a_known_case():
+    """A normal in (mu, s): m = 1; alpha and eps by hand; L on the ball as in the closed form, scaled by the fit."""
+    family = LocationScale("normal")
+    found = constants(family, vector([0.5, 0.0]), (-3.0, 3.0), data=BIMODAL)
+    precision = torch.exp(-2 * found.theta[1]).item()
+    np.testing.assert_allclose(found.alpha, min(2.0, precision), rtol=1e-8)
+    np.testing.assert_allclose(found.eps, wasserstein1(family.points(found.theta), BIMODAL))
+    assert 0 < found.largest_lam < 0.5
+    rate_theorem1(0.999 * found.largest_lam, found.alpha, found.lipschitz, found.eps)
+    with pytest.raises(ValueError, match="is not below 1/2"):
+        rate_theorem1(1.001 * found.largest_lam, found.alpha, found.lipschitz, found.eps)
+    for lam in (0.1, 10.0):
+        np.testing.assert_allclose(observed_rate(family, found.theta, lam, data=BIMODAL), lam / (1 + lam), rtol=1e-3)
+
+
+def test_figures_of_rates():
+    lams = np.array([0.1, 1.0])
+    figure = plots.rate_panels({"a": {"Theorem 1": (lams, lams)}, "b": {"observed": (lams, lams / 2)}})
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    figure = plots.distances_over_time({"x": np.array([2.0, 1.0])}, 0.5)
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [1.0, 0.5])
+    plt.close("all")
 
 
 def test_rates_where_the_truth_is_known():

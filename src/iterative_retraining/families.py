@@ -1,7 +1,7 @@
 """Parametric families whose expectations can be computed: laws as weighted points, log-densities for torch.func."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,16 @@ class Points:
                 f"the density integrates to {total:.12g}, not 1, with centre {centre:g} and scale {scale:g}"
             )
         return cls(torch.from_numpy(x[keep, None]), torch.from_numpy(weights[keep] / total))
+
+    @classmethod
+    def of_mixture(cls, weights: Sequence[float], means: Sequence[float], stds: Sequence[float]) -> "Points":
+        """Quadrature of a mixture of normals on the line."""
+
+        def density(x: np.ndarray) -> np.ndarray:
+            z = (x[:, None] - np.asarray(means)) / np.asarray(stds)
+            return (np.exp(-0.5 * z * z) / np.asarray(stds)) @ np.asarray(weights) / math.sqrt(2 * math.pi)
+
+        return cls.of_density(density, centre=float(np.dot(weights, means)))
 
     def mean(self, values: Tensor) -> Tensor:
         """The expectation of values (N, ...)."""

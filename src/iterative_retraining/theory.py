@@ -6,6 +6,7 @@ All in float64. Expectations are weighted sums over `Points`: exact for Gaussian
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -162,3 +163,72 @@ def retrain_exactly(family: Family, theta: Tensor, lam: float, n_retrain: int, *
         weights = torch.cat([data.weights, lam * own.weights]) / (1 + lam)
         path.append(maximise(family, path[-1], Points(torch.cat([data.x, own.x]), weights)))
     return torch.stack(path)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What Theorem 1 is made of, for one family and one law: see `constants`."""
+
+    theta: Tensor
+    ratios: np.ndarray
+    alpha: float
+    lipschitz: float
+    eps: float
+
+    def row(self, family: Family, lam: float, *, data: Points) -> dict[str, object]:
+        """The numbers for a table, with the exact and the observed rate at ``lam``."""
+        return {
+            "m_i": ", ".join(f"{m:.3f}" for m in self.ratios),
+            "α": self.alpha,
+            "L": self.lipschitz,
+            "ε": self.eps,
+            "Theorem 1: λ below": self.largest_lam,
+            f"exact rate, λ = {lam:g}": rate_exact(self.ratios, lam).max(),
+            "observed": observed_rate(family, self.theta, lam, data=data),
+        }
+
+    @property
+    def largest_lam(self) -> float:
+        """The lam below which Theorem 1 applies: 1/2 over 1 + L eps / alpha."""
+        return 0.5 / (1 + self.lipschitz * self.eps / self.alpha)
+
+
+def constants(family: Family, start: Tensor, ball: tuple[float, float], *, data: Points) -> Constants:
+    """theta* near ``start`` (P,), the eigenvalues of A^-1 B, alpha, L for x in ``ball`` (upper end), eps = W_1."""
+    theta = maximise(family, start, data)
+    a, b = curvatures(family, theta, data=data)
+    eps = wasserstein1(family.points(theta), data)
+    return Constants(theta, ratios(a, b), strong_concavity(a), lipschitz(family, theta, *ball)[1], eps)
+
+
+def observed_rate(
+    family: Family, theta: Tensor, lam: float, *, data: Points, step: float = 1e-3, n_retrain: int = 20
+) -> float:
+    """The factor by which a retraining brings theta_t nearer to the fixed point ``theta``, as late as can be measured.
+
+    theta_0 lies ``step`` away in every coordinate; of at most ``n_retrain`` retrainings the last counts whose distance
+    is still above 1e-8.
+    """
+    gaps = (retrain_exactly(family, theta + step, lam, n_retrain, data=data) - theta).norm(dim=1)
+    last = int((gaps > 1e-8).nonzero()[-1])
+    return float(gaps[last] / gaps[last - 1])
+
+
+def rate_curves(
+    family: Family, found: Constants, *, data: Points, n: int = 300, n_observed: int = 9
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rates against lambda from 0.001 to 10, by name: (lambdas, rates). The bounds where they are below 1."""
+    lams, below, few = (
+        np.geomspace(1e-3, 10, n),
+        np.geomspace(1e-3, 0.999 * found.largest_lam, n),
+        np.geomspace(0.1, 10, n_observed),
+    )
+    given = {"alpha": found.alpha, "L": found.lipschitz, "eps": found.eps}
+    ferbach = np.array([rate_ferbach(lam, **given) for lam in lams])
+    holds = (ferbach > 0) & (ferbach < 1)
+    return {
+        "Theorem 1": (below, np.array([rate_theorem1(lam, **given) for lam in below])),
+        "Ferbach et al.": (lams[holds], ferbach[holds]),
+        "exact: largest λm/(1+λm)": (lams, np.array([rate_exact(found.ratios, lam).max() for lam in lams])),
+        "observed": (few, np.array([observed_rate(family, found.theta, lam, data=data) for lam in few])),
+    }
