@@ -58,15 +58,15 @@ Markdown(scale_note(scale))
 #
 # :::{prf:lemma} The Jacobian of a retraining
 # :label: lem-jacobian
-# If the model is well specified, $p_{\theta^\star} = p_{\rm data}$, then $\theta^\star$ is a fixed point for every λ, and there the derivative of
-# $\mathcal G_\lambda^\infty$ is $J = (I + \lambda A^{-1}B)^{-1} \lambda A^{-1} B = \tfrac{\lambda}{1+\lambda} I$. The first equality holds
-# wherever $\theta^\star$ is a fixed point, well specified or not.
+# $\theta^\star$ is a fixed point for every λ, and there the derivative of $\mathcal G_\lambda^\infty$ is
+# $J = (I + \lambda A^{-1}B)^{-1} \lambda A^{-1} B$. If the model is well specified, $p_{\theta^\star} = p_{\rm data}$, then
+# $J = \tfrac{\lambda}{1+\lambda} I$.
 # :::
 #
 # :::{prf:proof}
 # $\theta' = \mathcal G(\theta)$ solves $\mathbb E_{\rm data} \nabla \log p_{\theta'} + \lambda\, \mathbb E_{p_\theta} \nabla \log p_{\theta'} = 0$. At
 # $\theta = \theta' = \theta^\star$ the first term is zero by the choice of $\theta^\star$, and the second always, since
-# $\mathbb E_{p_\theta} \nabla_\theta \log p_\theta = 0$: so $\theta^\star$ *is* a fixed point even where the model is misspecified. The derivative
+# $\mathbb E_{p_\theta} \nabla_\theta \log p_\theta = 0$: so $\theta^\star$ is a fixed point. The derivative
 # of the left side in $\theta'$ is $A + \lambda B$; in $\theta$ it is
 # $\lambda \int \nabla \log p\, (\nabla p)^\top = \lambda\, \mathbb E_p [\nabla \log p \,\nabla \log p^\top] = -\lambda B$. By the implicit function theorem
 # $J = (A + \lambda B)^{-1} \lambda B$, which is the formula. Well specified: $A = B$.
@@ -115,10 +115,10 @@ for name in ("natural", "moments"):
     family = GaussianFamily(2, name)
     theta = family.pack([1.0, -0.5], [[1.0, 0.3], [0.3, 0.5]])
     data = family.points(theta)
-    a, b = theory.curvatures(family, theta, data=data)
-    exactly = theory.Constants(theta, theory.ratios(a, b), 1.0, lipschitz=0.0, eps=0.0)
+    m = theory.ratios(*theory.curvatures(family, theta, data=data))
+    known = theory.Constants(theta, m, alpha=1.0, lipschitz=0.0, eps=0.0)
     title = "natural parameters" if name == "natural" else "(μ, Σ)"
-    panels[title] = theory.rate_curves(family, exactly, data=data)
+    panels[title] = theory.rate_curves(family, known, data=data)
 figure = plots.rate_panels(panels)
 
 # %% [markdown]
@@ -172,7 +172,7 @@ rows = [
     | found[name, law].row(family, lam_shown, data=laws[law])
     for (name, law), (family, _) in cases.items()
 ]
-pd.DataFrame(rows).style.hide().format(precision=3)
+pd.DataFrame(rows).set_index(["family", "law"]).round(3)
 
 # %% tags=["hide-input"]
 glue("largest-lam", f"{max(c.largest_lam for c in found.values()):.2f}", display=False)
@@ -212,7 +212,8 @@ c, data = found["Student, 3 degrees", "two bumps"], laws["two bumps"]
 change = torch.tensor([[1.0, 20.0], [0.0, 1.0]])
 j = theory.jacobian(student, c.theta, lam_shown, data=data)
 skewed = change @ j @ torch.linalg.inv(change)
-start = c.theta + 0.005 * torch.linalg.inv(change) @ torch.linalg.svd(skewed).Vh[0]
+worst = torch.linalg.inv(change) @ torch.linalg.svd(skewed).Vh[0]
+start = c.theta + 0.005 * worst
 
 # %% mystnb={"figure": {"name": "fig-norm-grows", "caption": "Distance to the fixed point of one and the same run in two systems of coordinates. In the second it first grows, although the spectral radius of J is below one; in the end both fall at the same rate."}, "image": {"alt": "Two curves on a log scale: one falls from the start, the other rises at the first retraining and then falls in parallel."}}
 path = theory.retrain_exactly(student, start, lam_shown, n_retrain, data=data)
