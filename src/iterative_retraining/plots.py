@@ -235,3 +235,37 @@ def distances_over_time(gaps: Mapping[str, np.ndarray], rate: float) -> Figure:
     axis.set(xlabel="retrainings t", ylabel="distance to θ*, relative to t = 0")
     axis.legend(frameon=False)
     return figure
+
+
+def variances_over_time(
+    simulated: Mapping[str, np.ndarray],
+    exact: Mapping[str, np.ndarray],
+    limits: Mapping[str, float],
+    *,
+    log: bool = False,
+) -> Figure:
+    """n Var / sigma^2 against retrainings by name: points (T,) simulated, lines (T,) exact, dotted the limits."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    for (name, values), colour in zip(simulated.items(), _PALETTE, strict=False):
+        every = max(1, len(values) // 25)
+        t = np.arange(len(values))
+        axis.plot(t[::every], values[::every], "o", markersize=4, color=colour, label=None if name in exact else name)
+        if name in exact:
+            axis.plot(t, exact[name], color=colour, label=name)
+        if name in limits:
+            axis.axhline(limits[name], color=colour, linestyle=":", linewidth=1)
+    axis.set(xlabel="retrainings t", ylabel="error variance, in units of σ²/n", yscale="log" if log else "linear")
+    axis.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def variance_by_lam(lams: np.ndarray, exact: np.ndarray, simulated: Mapping[str, tuple[np.ndarray, ...]]) -> Figure:
+    """Stationary variance against lambda: the exact line, and (lambdas, values, half widths) by name as points."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    axis.semilogx(lams, exact, color="0.3", label="1 + λ / (1 + 2λ)")
+    axis.axhline(1.5, color="0.6", linestyle=":", linewidth=1)
+    for (name, (x, values, half)), colour, marker in zip(simulated.items(), _PALETTE, "os^", strict=False):
+        axis.errorbar(x, values, half, fmt=marker, markersize=4, linewidth=1, color=colour, label=name)
+    axis.set(xlabel="λ", ylabel="error variance, relative to that of real data")
+    axis.legend(frameon=False, fontsize=9)
+    return figure
