@@ -19,14 +19,14 @@ def test_arm_table_has_means_and_intervals(runs):
 
 
 def test_summary_quotes_the_arms_and_says_what_was_not_run(runs):
-    table = results.read_runs(runs)
+    table, floor = results.read_runs(runs), results.read_floor(runs[0])
     final = table[table.generation == 2]
-    summary = comparisons.arm_summary(table)
+    summary = comparisons.arm_summary(table, floor)
     assert summary["synthetic-last"] == f"{final[final.scheme == 'fully_synthetic'].fid.mean():.2f}"
     assert summary["precision-high"] == f"{final[final.lam == 1.0].precision.mean():.2f}"
     assert (summary["lam-low"], summary["lam-high"], summary["seeds"]) == ("0", "1", "2")
-    assert comparisons.arm_summary(table[table.scheme == "mix"])["synthetic-last"] == "(not run)"
-    assert comparisons.arm_summary(table[table.scheme != "mix"])["mix-worst"] == "(not run)"
+    assert comparisons.arm_summary(table[table.scheme == "mix"], floor)["synthetic-last"] == "(not run)"
+    assert comparisons.arm_summary(table[table.scheme != "mix"], floor)["mix-worst"] == "(not run)"
 
 
 def test_a_single_generation_has_no_trend(runs):

@@ -105,21 +105,34 @@ def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[st
     return "\n".join(lines) + f"\n\nAfter {last} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
 
 
-def arm_summary(runs: pd.DataFrame) -> dict[str, str]:
+def arm_summary(runs: pd.DataFrame, floor: Mapping[str, Any]) -> dict[str, str]:
     """The numbers that the text of the image chapter quotes, by name; "(not run)" where ``runs`` has no such arm."""
     final = runs[runs.generation == runs.generation.max()]
-    synthetic = runs[runs.scheme == "fully_synthetic"].groupby("generation").fid.mean()
-    mixed = final[final.scheme == "mix"].groupby("lam")[["fid", "precision"]].mean()
+    synthetic = runs[runs.scheme == "fully_synthetic"].groupby("generation").mean(numeric_only=True)
+    mixed = final[final.scheme == "mix"].groupby("lam").mean(numeric_only=True)
     found = {"retrainings": str(runs.generation.max()), "seeds": str(runs.seed.nunique())}
+    found["authenticity-floor"] = f"{np.mean(floor['authenticity']):.2f}"
     if len(synthetic):
-        found |= {"synthetic-first": f"{synthetic.iloc[0]:.2f}", "synthetic-last": f"{synthetic.iloc[-1]:.2f}"}
+        first, last = synthetic.iloc[0], synthetic.iloc[-1]
+        found |= {"synthetic-first": f"{first.fid:.2f}", "synthetic-last": f"{last.fid:.2f}"}
+        found |= {f"{name}-synthetic": f"{last[name]:.2f}" for name in ("coverage", "authenticity", "recall")}
     if len(mixed):
         low, high, worst = mixed.index.min(), mixed.index.max(), mixed.fid.idxmax()
         found |= {"lam-low": f"{low:g}", "lam-high": f"{high:g}", "mix-worst-lam": f"{worst:g}"}
-        found |= {f"precision-{end}": f"{mixed.precision[lam]:.2f}" for end, lam in (("low", low), ("high", high))}
+        for end, lam in (("low", low), ("high", high)):
+            found |= {f"{name}-{end}": f"{mixed[name][lam]:.2f}" for name in ("precision", "coverage", "authenticity")}
         found["mix-worst"] = f"{mixed.fid[worst]:.2f}"
-    names = ("synthetic-first", "synthetic-last", "mix-worst", "mix-worst-lam")
-    names += ("lam-low", "lam-high", "precision-low", "precision-high")
+    names = [
+        "synthetic-first",
+        "synthetic-last",
+        "mix-worst",
+        "mix-worst-lam",
+        "lam-low",
+        "lam-high",
+        "recall-synthetic",
+    ]
+    names += [f"precision-{end}" for end in ("low", "high")]
+    names += [f"{name}-{end}" for name in ("coverage", "authenticity") for end in ("synthetic", "low", "high")]
     return dict.fromkeys(names, "(not run)") | found
 
 
