@@ -51,7 +51,7 @@ Markdown(scale_note(scale, run_dirs))
 # - **Metrics**: FID {cite}`heusel2017gans`, precision and recall {cite}`kynkaanniemi2019improved` ($k = 3$ neighbours besides the
 #   point itself, strict inequality) between all real images and as many samples, on the 64 features of a small classifier
 #   trained on the real digits. These numbers compare arms of this chapter; they are not FIDs of Inception features. Further
-#   below: KID, density, coverage, authenticity and class entropy. {doc}`metrics` defines them all and shows what each can miss.
+#   below: KID, density, coverage and authenticity. {doc}`metrics` defines them all and shows what each can miss.
 # - **Floor**: the same metrics between two random halves of the real images, 20 times. Halves are half as large, and the bias
 #   of FID goes as 1/n, so this floor lies somewhat above what two full real sets would show.
 #
