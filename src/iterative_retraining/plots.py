@@ -10,6 +10,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from scipy import stats
 
+from iterative_retraining.comparisons import LABELS
+
 _PALETTE = sns.color_palette("colorblind")
 _LAM_COLOURS = {
     0.0: _PALETTE[7],
@@ -20,7 +22,6 @@ _LAM_COLOURS = {
     2.0: _PALETTE[1],
 }
 FLOOR_COLOUR = "0.85"
-METRIC_LABELS = {"fid": "FID", "kid": "KID", "fld": "FLD", "class_entropy": "class entropy (nats)"}
 
 
 def arm_style(scheme: str, lam: float | None = None) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def quality_curves(
                 markeredgewidth=0,
                 **arm_style(*arm),
             )
-        axis.set(xlabel="retrainings", ylabel=METRIC_LABELS.get(metric, metric))
+        axis.set(xlabel="retrainings", ylabel=LABELS.get(metric, metric))
         axis.legend().remove()
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -151,9 +152,7 @@ def verdict_map(cases: Sequence[str], metrics: Sequence[str], values: np.ndarray
         text = f"{value:.2f}" if abs(value) < 1000 else "> 1000"
         dark = abs(np.clip(scores[row, column], -10, 10)) > 7
         axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    axis.set_xticks(
-        range(len(metrics)), [METRIC_LABELS.get(m, m).split(" (")[0] for m in metrics], rotation=40, ha="right"
-    )
+    axis.set_xticks(range(len(metrics)), [LABELS.get(m, m) for m in metrics], rotation=40, ha="right")
     axis.set_yticks(range(len(cases)), cases)
     axis.tick_params(length=0)
     label = "reads worse  <  standard deviations  <  reads better"
@@ -179,7 +178,7 @@ def metrics_against(table: pd.DataFrame, x: str, metrics: Sequence[str], xlabel:
     for axis, metric, colour in zip(axes.flat, metrics, _PALETTE, strict=False):
         sns.lineplot(table, x=x, y=metric, ax=axis, errorbar=("pi", 95), marker="o", color=colour)
         axis.axhline(table[table[x] == table[x].min()][metric].mean(), color="0.5", linewidth=0.8, linestyle=":")
-        axis.set(xlabel=xlabel, ylabel=METRIC_LABELS.get(metric, metric))
+        axis.set(xlabel=xlabel, ylabel=LABELS.get(metric, metric))
     return figure
 
 

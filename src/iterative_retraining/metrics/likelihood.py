@@ -27,7 +27,7 @@ class FeatureMixture:
 
     def log_prob(self, x: Rows) -> Tensor:
         """Log-density of x (N, D) per dimension, (N,)."""
-        found = [self.terms(block).logsumexp(dim=1) for block in _distance_blocks(x, self.centres)]
+        found = [self.terms(block).logsumexp(dim=1) for _, block in _distance_blocks(x, self.centres)]
         return torch.cat(found) / self.centres.shape[1]
 
     def terms(self, squared: Tensor) -> Tensor:
@@ -40,15 +40,15 @@ def _log_normal(squared: Tensor, log_variance: Tensor, dim: int) -> Tensor:
     return -0.5 * (squared * (-log_variance).exp() + dim * (log_variance + math.log(2 * math.pi)))
 
 
-def _distance_blocks(x: Rows, centres: Tensor) -> Iterator[Tensor]:
-    """The squared distances of x (N, D) to centres (M, D), a block of rows at a time."""
+def _distance_blocks(x: Rows, centres: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The squared distances of x (N, D) to centres (M, D), a block of rows at a time: (rows, block)."""
     for rows in tiles(len(x), max(1, TILE**2 // len(centres))):
-        yield squared_distances(x[rows], centres)
+        yield rows, squared_distances(x[rows], centres)
 
 
 def _nearest(x: Rows, centres: Tensor) -> Tensor:
     """The squared distance of every centre (M, D) to the nearest row of x, (M,)."""
-    return torch.stack([block.min(dim=0).values for block in _distance_blocks(x, centres)]).min(dim=0).values
+    return torch.stack([block.min(dim=0).values for _, block in _distance_blocks(x, centres)]).min(dim=0).values
 
 
 def fit_mixture(centres: Tensor, data: Rows, *, n_iterations: int = 100, tolerance: float = 1e-5) -> FeatureMixture:
@@ -61,10 +61,12 @@ def fit_mixture(centres: Tensor, data: Rows, *, n_iterations: int = 100, toleran
     (n, dim), count = data.features.shape, len(centres)
     middle = sum(data[rows].sum(dim=0) for rows in tiles(n)) / n
 
+    background = torch.cat([(data[rows] - middle).square().sum(dim=1, keepdim=True) for rows in tiles(n)])
+    background *= BACKGROUND_SHRINK
+
     def blocks() -> Iterator[Tensor]:  # the last column: the background
-        for block, rows in zip(_distance_blocks(data, centres), tiles(n, max(1, TILE**2 // count)), strict=True):
-            background = (data[rows] - middle).square().sum(dim=1, keepdim=True).mul_(BACKGROUND_SHRINK)
-            yield torch.cat([block, background], dim=1)
+        for rows, block in _distance_blocks(data, centres):
+            yield torch.cat([block, background[rows]], dim=1)
 
     kept = list(blocks()) if n * count <= KEPT_PAIRS else None
     log_variances = centres.new_zeros(count + 1)
