@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from iterative_retraining.metrics import FeatureMetrics, ImageMetrics, Values, compare
+from iterative_retraining.metrics import FeatureMetrics, ImageMetrics, Values, compare, likelihood
 from iterative_retraining.metrics.classifiers import ClassifierFeatures
 from iterative_retraining.metrics.distances import fid, fld, kid
+from iterative_retraining.metrics.likelihood import fit_mixture
 from iterative_retraining.metrics.neighbours import neighbour_metrics
 from iterative_retraining.metrics.uncertainty import jackknife
 
@@ -37,6 +38,20 @@ def test_all_metrics_of_two_sets_are_those_of_the_single_functions():
     assert {name: found.about[name] for name in about} == about
     assert "strict <" in found.about["tie_rule"]
     assert list(FeatureMetrics(b)(a)) == NAMES
+
+
+def test_the_baseline_of_fld_is_fitted_once_and_changes_nothing(monkeypatch):
+    a, b, c = (RNG.normal(size=(n, 6)) for n in (90, 80, 70))
+    fits, metrics = [], FeatureMetrics(b, c)
+
+    def counting(*arguments):
+        fits.append(len(arguments[0]))
+        return fit_mixture(*arguments)
+
+    monkeypatch.setattr(likelihood, "fit_mixture", counting)
+    assert [metrics(a), metrics(a)] == [compare(a, real=b, test=c)] * 2
+    assert fits == [90, 40, 90, 90, 40]  # points and baseline, points alone; and compare, from nothing
+    assert metrics(a[:30])["fld"] == fld(a[:30], real=b, test=c)["fld"]
 
 
 def test_image_metrics_prepares_the_real_set_once(digits, monkeypatch, tmp_path):

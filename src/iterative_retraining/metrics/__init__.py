@@ -22,7 +22,8 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class FeatureMetrics:
-    """All metrics of generated features (N, D) against real ones (M, D); what the real ones give is computed once.
+    """All metrics of generated features (N, D) against real ones (M, D); what the real ones give is computed once,
+    but for the kernel sums of KID.
 
     k, k_density: neighbours, besides the point itself, that set the radii of precision and recall (3, as the authors'
     metric has it) and of density and coverage (5, Naeem et al. 2020). test: held-out real features (K, D), for FLD;
@@ -40,6 +41,7 @@ class FeatureMetrics:
         object.__setattr__(self, "_moments", moments(self.real, device=self.device))
         nearest = nearest_others(self.real, max(self.k, self.k_density), device=self.device)
         object.__setattr__(self, "_nearest", nearest)
+        object.__setattr__(self, "_baselines", {})  # of FLD, by the number of generated points
 
     def __call__(self, generated: np.ndarray) -> Values:
         given: dict[str, Any] = {"real": self.real, "device": self.device}
@@ -47,7 +49,11 @@ class FeatureMetrics:
         values |= {"rank": float(values.about["rank_generated"])}
         values |= kid(generated, **given)
         values |= neighbour_metrics(generated, k=self.k, k_density=self.k_density, real_nearest=self._nearest, **given)
-        return values if self.test is None else values | fld(generated, test=self.test, **given)
+        if self.test is None:
+            return values
+        values |= fld(generated, test=self.test, baseline_nll=self._baselines.get(len(generated)), **given)
+        self._baselines[len(generated)] = values.about["baseline_nll"]
+        return values
 
 
 def compare(generated: np.ndarray, *, real: np.ndarray, **settings: Any) -> Values:
