@@ -246,6 +246,10 @@ def test_what_is_no_maximum_is_refused_with_the_number():
     family = LocationScale("normal")
     with pytest.raises(NotAMaximumError, match="the gradient of the expected log-likelihood has norm"):
         curvatures(family, torch.zeros(2).double(), data=BIMODAL)
+    with pytest.raises(ValueError, match=r"base = 'cauchy' with .* is not allowed: normal, logistic or student"):
+        LocationScale("cauchy")
+    with pytest.raises(ValueError, match="coordinates = 'canonical' is not allowed: moments or natural"):
+        GaussianFamily(2, "canonical")
     two = SharedVarianceMixture(2)  # both means on one point: a saddle
     mean = BIMODAL.mean(BIMODAL.x[:, 0])
     std = BIMODAL.mean((BIMODAL.x[:, 0] - mean) ** 2).sqrt()

@@ -75,6 +75,13 @@ class LocationScale:
     base: str
     degrees: float = 3.0
 
+    def __post_init__(self) -> None:
+        if self.base not in ("normal", "logistic", "student") or not self.degrees > 0:
+            raise ValueError(
+                f"base = {self.base!r} with {self.degrees} degrees is not allowed: normal, logistic or student, "
+                "with more than 0 degrees of freedom"
+            )
+
     def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
         z = (x[:, 0] - theta[0]) * torch.exp(-theta[1])
         return self._log_base(z) - theta[1]
@@ -89,12 +96,8 @@ class LocationScale:
         return constant - (nu + 1) / 2 * torch.log1p(z * z / nu)
 
     def points(self, theta: Tensor) -> Points:
-        z = _base_points(self)
-        return Points(theta[0] + torch.exp(theta[1]) * z.x, z.weights)
-
-
-def _base_points(family: LocationScale) -> Points:
-    return Points.of_density(lambda z: torch.exp(family._log_base(torch.from_numpy(z))).numpy())
+        base = Points.of_density(lambda z: torch.exp(self._log_base(torch.from_numpy(z))).numpy())
+        return Points(theta[0] + torch.exp(theta[1]) * base.x, base.weights)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,10 @@ class GaussianFamily:
 
     dim: int
     coordinates: str = "moments"
+
+    def __post_init__(self) -> None:
+        if self.coordinates not in ("moments", "natural"):
+            raise ValueError(f"coordinates = {self.coordinates!r} is not allowed: moments or natural")
 
     def pack(self, mean: np.ndarray, cov: np.ndarray) -> Tensor:
         """theta (P,) of a mean (D,) and covariance (D, D)."""
