@@ -1,0 +1,34 @@
+"""Figures: drawn here and nowhere else, from what was computed before. Nothing is computed here."""
+
+from iterative_retraining.plots.gaussian import (
+    decay_by_dimension,
+    std_bands,
+    std_laws,
+    two_distributions,
+    variance_by_lam,
+    variances_over_time,
+)
+from iterative_retraining.plots.metrics import bias_in_n, metrics_against, verdict_map
+from iterative_retraining.plots.runs import image_rows, mosaic, quality_curves, sample_grid
+from iterative_retraining.plots.style import FLOOR_COLOUR, arm_style
+from iterative_retraining.plots.theory import distances_over_time, rate_panels
+
+__all__ = [
+    "FLOOR_COLOUR",
+    "arm_style",
+    "bias_in_n",
+    "decay_by_dimension",
+    "distances_over_time",
+    "image_rows",
+    "metrics_against",
+    "mosaic",
+    "quality_curves",
+    "rate_panels",
+    "sample_grid",
+    "std_bands",
+    "std_laws",
+    "two_distributions",
+    "variance_by_lam",
+    "variances_over_time",
+    "verdict_map",
+]

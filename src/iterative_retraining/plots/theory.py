@@ -1,0 +1,46 @@
+"""Figures of rates and distances to the fixed point."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from iterative_retraining.plots.style import PALETTE
+
+
+def rate_panels(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
+    """Contraction rates against lambda, a panel a case: (lambdas, rates) by name, drawn as `_RATE_STYLES` has it."""
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.9 * len(panels) + 0.6, 3.4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        axis.axhline(1, color="0.6", linewidth=0.8)
+        for name, (lams, rates) in curves.items():
+            axis.semilogx(lams, rates, label=name, **_RATE_STYLES[name])
+        axis.set(xlabel="λ", title=title, ylim=(0, 1.15))
+    axes[0][0].set_ylabel("contraction per retraining")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+_RATE_STYLES: dict[str, dict[str, Any]] = {
+    "Theorem 1": {"color": PALETTE[3], "linestyle": "--"},
+    "Ferbach et al.": {"color": PALETTE[1], "linestyle": "-."},
+    "exact: largest λm/(1+λm)": {"color": PALETTE[0]},
+    "observed": {"color": "black", "linestyle": "", "marker": "o", "markersize": 4},
+}
+
+
+def distances_over_time(gaps: Mapping[str, np.ndarray], rate: float) -> Figure:
+    """Distances to the fixed point (T,) by name against retrainings, on a log scale; dotted: the slope of ``rate``."""
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for (name, values), colour in zip(gaps.items(), PALETTE, strict=False):
+        axis.semilogy(values / values[0], "o-", markersize=4, color=colour, label=name)
+    t = np.arange(max(len(values) for values in gaps.values()))
+    axis.semilogy(t, rate**t, ":", color="0.4", label=f"{rate:.3f} per retraining")
+    axis.set(xlabel="retrainings t", ylabel="distance to θ*, relative to t = 0")
+    axis.legend(frameon=False)
+    return figure
