@@ -95,6 +95,13 @@ class LocationScale:
         constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi)
         return constant - (nu + 1) / 2 * torch.log1p(z * z / nu)
 
+    def sample(self, theta: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+        """``n`` draws for each of the parameters theta (C, 2), (C, n)."""
+        shape = (len(theta), n)
+        draw = {"normal": rng.standard_normal, "logistic": lambda s: rng.logistic(size=s)}
+        z = draw[self.base](shape) if self.base in draw else rng.standard_t(self.degrees, shape)
+        return theta[:, :1] + torch.exp(theta[:, 1:]) * torch.from_numpy(z)
+
     def points(self, theta: Tensor) -> Points:
         base = Points.of_density(lambda z: torch.exp(self._log_base(torch.from_numpy(z))).numpy())
         return Points(theta[0] + torch.exp(theta[1]) * base.x, base.weights)

@@ -15,6 +15,16 @@ from iterative_retraining.seeding import generator
 SCHEMES = ("fully_synthetic", "mix", "fresh", "accumulate", "accumulate_subsample")
 
 
+def optimal_weight(lam: float = 1.0) -> float:
+    """The weight on n fresh real data, against lam n synthetic ones, of the least stationary variance; which it equals.
+
+    The root of w^2 = (1 - w) / lam (derived): 1 over the golden ratio at lam = 1 (He, Xu and Cheng 2025).
+    Raises ValueError for lam < 0.
+    """
+    _check(lam, 1.0)
+    return (math.sqrt(1 + 4 * lam) - 1) / (2 * lam) if lam else 1.0
+
+
 def stationary_excess(lam: float, fraction: float = 1.0) -> float:
     """The stationary variance around the real data's estimate: f lam / (2 (1 + lam) - f), in units of sigma^2 / n.
 
@@ -31,7 +41,9 @@ def contraction_rate(lam: float, fraction: float = 1.0) -> float:
     return 1 - fraction / (1 + lam)
 
 
-def _check(lam: float, fraction: float) -> None:
+def _check(lam: float, fraction: float, weight: float | None = None) -> None:
+    if weight is not None and not 0 < weight <= 1:
+        raise ValueError(f"weight = {weight} is not allowed: the share of the real data's mean, above 0 and at most 1")
     if not 0 <= lam < math.inf:
         raise ValueError(f"lam = {lam} is not allowed: it is the ratio synthetic : real, a finite number >= 0")
     if not 0 < fraction <= 1:
@@ -40,12 +52,20 @@ def _check(lam: float, fraction: float) -> None:
         )
 
 
-def mean_variance(scheme: str, generations: int, *, lam: float = 1.0, fraction: float = 1.0) -> np.ndarray:
+def mean_variance(
+    scheme: str,
+    generations: int,
+    *,
+    n: int | None = None,
+    lam: float = 1.0,
+    fraction: float = 1.0,
+    weight: float | None = None,
+) -> np.ndarray:
     """n Var(mu_t) / sigma^2 for t = 0..generations, exactly, (generations + 1,); see `simulate_means` for the schemes.
 
-    Raises ValueError for accumulate_subsample, which has no closed form here, and for an unknown scheme.
+    ``n`` matters to accumulate_subsample alone. Raises ValueError for an unknown scheme.
     """
-    _check(lam, fraction)
+    _check(lam, fraction, weight)
     t = np.arange(generations + 1)
     if scheme == "fully_synthetic":
         return 1.0 + t
@@ -54,9 +74,26 @@ def mean_variance(scheme: str, generations: int, *, lam: float = 1.0, fraction: 
     if scheme == "accumulate":
         return np.cumsum(1 / (1.0 + t) ** 2)
     if scheme == "fresh":
-        limit, rate = (1 + lam) / (1 + 2 * lam), lam / (1 + lam)
-        return limit + (1 - limit) * rate ** (2 * t)
-    raise ValueError(f"no closed form for scheme {scheme!r}; there is one for: {', '.join(SCHEMES[:4])}")
+        real = 1 / (1 + lam) if weight is None else weight
+        own = 1 - real
+        limit = (real**2 + (own**2 / lam if lam else 0.0)) / (1 - own**2)
+        return limit + (1 - limit) * own ** (2 * t)
+    if scheme == "accumulate_subsample" and n:
+        return _subsampled_variance(n, generations)
+    raise ValueError(f"unknown scheme {scheme!r}, or one that needs n; allowed: {', '.join(SCHEMES)}")
+
+
+def _subsampled_variance(n: int, generations: int) -> np.ndarray:
+    """The recursion of the pool's mean and sum of squares (derived in the chapter on the neighbours)."""
+    pool, model, squares, path = 1 / n, 1 / n, float(n), [1.0]  # E M^2, E mu^2, E sum x^2; variance 1
+    for t in range(1, generations + 1):
+        size = n * (t + 1)
+        # The old pool's mean M and n new samples of mean mu + noise; E M mu = E M^2, as mu is drawn from the old pool.
+        pool, squares = (t * t * pool + model + 2 * t * pool + 1 / n) / (t + 1) ** 2, squares + n * (1 + model)
+        spread = (squares - size * pool) / (size - 1)
+        model = pool + spread / n * (1 - n / size)
+        path.append(n * model)
+    return np.array(path)
 
 
 def simulate_means(
@@ -68,28 +105,38 @@ def simulate_means(
     seed: int,
     lam: float = 1.0,
     fraction: float = 1.0,
+    weight: float | None = None,
 ) -> np.ndarray:
     """sqrt(n) (mu_t - mu) / sigma of retrained Gaussian means, (generations + 1, n_chains).
 
     Generation 0 is the mean of n real data. Then, at every retraining, with samples of the generation before:
     fully_synthetic: n of them alone; mix: the real data and floor(lam n) of them, of which only ``fraction`` of the way
-    to the new mean is gone; fresh: n *new* real data and floor(lam n) of them; accumulate: the real data and n samples
+    to the new mean is gone; fresh: n *new* real data, with ``weight`` (their share of the data, if None), and floor(lam n)
+    of them; accumulate: the real data and n samples
     of each generation so far; accumulate_subsample: n drawn without replacement from that pool.
     Raises ValueError for an unknown scheme.
     """
-    _check(lam, fraction)
+    _check(lam, fraction, weight)
     if scheme not in SCHEMES:
         raise ValueError(f"unknown scheme {scheme!r}; allowed: {', '.join(SCHEMES)}")
     rng = generator(seed)
     if scheme == "accumulate_subsample":
         path = _subsampled(rng, n, generations, n_chains)
     else:
-        path = _by_sufficient_statistics(rng, scheme, n, int(lam * n), generations, n_chains, fraction)
+        real_share = n / (n + int(lam * n)) if weight is None else weight
+        path = _by_sufficient_statistics(rng, scheme, n, int(lam * n), generations, n_chains, fraction, real_share)
     return np.stack(list(path)) * math.sqrt(n)
 
 
 def _by_sufficient_statistics(
-    rng: np.random.Generator, scheme: str, n: int, m: int, generations: int, n_chains: int, fraction: float
+    rng: np.random.Generator,
+    scheme: str,
+    n: int,
+    m: int,
+    generations: int,
+    n_chains: int,
+    fraction: float,
+    real_share: float,
 ) -> Iterator[np.ndarray]:
     """Means by generation. A mean of k samples of N(mu, 1) is mu + N(0, 1/k): no sample is ever drawn."""
 
@@ -105,7 +152,8 @@ def _by_sufficient_statistics(
             mu = mu + noise(n) / (t + 2)  # the pool's mean is mu itself; n of (t + 2) n data are new
         else:
             real = noise(n) if scheme == "fresh" else real
-            target = (n * real + m * (mu + noise(m))) / (n + m) if m else real
+            share = real_share if scheme == "fresh" else n / (n + m)
+            target = share * real + (1 - share) * (mu + noise(m)) if m else real
             mu = mu + (fraction if scheme == "mix" else 1.0) * (target - mu)
         yield mu
 

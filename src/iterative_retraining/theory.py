@@ -30,24 +30,27 @@ def hessian(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return jacrev(grad(function))
 
 
-def curvatures(family: Family, theta: Tensor, *, data: Points) -> tuple[Tensor, Tensor]:
+def curvatures(family: Family, theta: Tensor, *, data: Points, decay: float = 0.0) -> tuple[Tensor, Tensor]:
     """A and B (P, P): expected Hessians of log p at theta under ``data`` and under the model itself (section 3).
 
+    With a penalty decay/2 |theta|^2 on the data's side, A is A - decay I and theta the penalised maximum.
     Raises NotAMaximumError, with the number, if the gradient at theta does not vanish or A is not negative definite.
     """
-    slope = grad(partial(_expected, family, data))(theta).norm().item()
+    objective = partial(penalised_objective, family, data, decay)
+    slope = grad(objective)(theta).norm().item()
     if not slope < 1e-6:
         raise NotAMaximumError(f"theta is no maximum: the gradient of the expected log-likelihood has norm {slope:.3g}")
-    a = hessian(partial(_expected, family, data))(theta)
-    b = hessian(partial(_expected, family, family.points(theta)))(theta)
+    a = hessian(objective)(theta)
+    b = hessian(partial(penalised_objective, family, family.points(theta), 0.0))(theta)
     smallest, *_, largest = torch.linalg.eigvalsh(a).tolist()
     if not largest < -SINGULAR * abs(smallest):
         raise NotAMaximumError(f"theta is no strict maximum: A has the eigenvalue {largest:.3g}, all must be negative")
     return a, b
 
 
-def _expected(family: Family, data: Points, theta: Tensor) -> Tensor:
-    return data.mean(family.log_prob(theta, data.x))
+def penalised_objective(family: Family, data: Points, decay: float, theta: Tensor) -> Tensor:
+    """E log p_theta under ``data``, minus decay/2 |theta|^2: what training maximises with infinitely many data."""
+    return data.mean(family.log_prob(theta, data.x)) - 0.5 * decay * theta @ theta
 
 
 def jacobian(family: Family, theta: Tensor, lam: float, *, data: Points) -> Tensor:
@@ -55,7 +58,7 @@ def jacobian(family: Family, theta: Tensor, lam: float, *, data: Points) -> Tens
 
     Raises ValueError for lam < 0 and what `curvatures` raises.
     """
-    _check_lam(lam)
+    check_lam(lam)
     a, b = curvatures(family, theta, data=data)
     step = lam * torch.linalg.solve(a, b)
     return torch.linalg.solve(torch.eye(len(theta), dtype=step.dtype) + step, step)
@@ -75,7 +78,7 @@ def strong_concavity(a: Tensor) -> float:
 
 def rate_exact(eigenvalues: np.ndarray, lam: float) -> np.ndarray:
     """The eigenvalues lam m / (1 + lam m) of J, of those of A^-1 B: below 1 for every lam (derived here)."""
-    _check_lam(lam)
+    check_lam(lam)
     return lam * np.asarray(eigenvalues) / (1 + lam * np.asarray(eigenvalues))
 
 
@@ -84,7 +87,7 @@ def rate_theorem1(lam: float, alpha: float, L: float, eps: float) -> float:
 
     Raises ValueError, with the number, unless lam (1 + L eps / alpha) < 1/2.
     """
-    _check_lam(lam)
+    check_lam(lam)
     condition = lam * (1 + L * eps / alpha)
     if not condition < 0.5:
         raise ValueError(f"Theorem 1 says nothing here: lam (1 + L eps / alpha) = {condition:.4g} is not below 1/2")
@@ -93,11 +96,12 @@ def rate_theorem1(lam: float, alpha: float, L: float, eps: float) -> float:
 
 def rate_ferbach(lam: float, alpha: float, L: float, eps: float) -> float:
     """lam (alpha + eps L) / (alpha + lam (alpha - eps L)), the rate of Ferbach et al. (2024), second hand."""
-    _check_lam(lam)
+    check_lam(lam)
     return lam * (alpha + eps * L) / (alpha + lam * (alpha - eps * L))
 
 
-def _check_lam(lam: float) -> None:
+def check_lam(lam: float) -> None:
+    """Raises ValueError unless lam is a finite number >= 0."""
     if not 0 <= lam < math.inf:
         raise ValueError(f"lam = {lam} is not allowed: it is the ratio synthetic : real, a finite number >= 0")
 
@@ -129,7 +133,7 @@ def maximise(family: Family, theta: Tensor, data: Points, *, n_steps: int = 200)
 
     Raises NotAMaximumError if the gradient does not vanish within ``n_steps``.
     """
-    value = partial(_expected, family, data)
+    value = partial(penalised_objective, family, data, 0.0)
     slope_at, curvature_at = grad(value), hessian(value)
     for _ in range(n_steps):
         slope = slope_at(theta)
@@ -156,7 +160,7 @@ def maximise(family: Family, theta: Tensor, data: Points, *, n_steps: int = 200)
 def retrain_exactly(family: Family, theta: Tensor, lam: float, n_retrain: int, *, data: Points) -> Tensor:
     """theta_0..theta_n (n_retrain + 1, P) of retraining with infinitely many data: each the maximum of
     E_data log p + lam E_(p_theta_t) log p near theta_t (section 2 of the paper)."""
-    _check_lam(lam)
+    check_lam(lam)
     path = [theta]
     for _ in range(n_retrain):
         own = family.points(path[-1])
@@ -212,6 +216,13 @@ def observed_rate(
     gaps = (retrain_exactly(family, theta + step, lam, n_retrain, data=data) - theta).norm(dim=1)
     last = int((gaps > 1e-8).nonzero()[-1])
     return float(gaps[last] / gaps[last - 1])
+
+
+def mean_rate(distances: np.ndarray) -> str:
+    """The geometric mean contraction per retraining of distances (starts, T), over all starts with its 95 % t-interval."""
+    rates = (distances[:, -1] / distances[:, 0]) ** (1 / (distances.shape[1] - 1))
+    half = stats.t.ppf(0.975, len(rates) - 1) * stats.sem(rates)
+    return f"{rates.mean():.4f} ± {half:.4f}"
 
 
 def rate_curves(

@@ -11,7 +11,7 @@ from iterative_retraining.plots.gaussian import (
 from iterative_retraining.plots.metrics import bias_in_n, metrics_against, verdict_map
 from iterative_retraining.plots.runs import image_rows, mosaic, quality_curves, sample_grid
 from iterative_retraining.plots.style import FLOOR_COLOUR, arm_style
-from iterative_retraining.plots.theory import distances_over_time, rate_panels
+from iterative_retraining.plots.theory import distances_over_time, output_distances, rate_panels
 
 __all__ = [
     "FLOOR_COLOUR",
@@ -22,6 +22,7 @@ __all__ = [
     "image_rows",
     "metrics_against",
     "mosaic",
+    "output_distances",
     "quality_curves",
     "rate_panels",
     "sample_grid",

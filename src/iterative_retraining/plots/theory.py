@@ -44,3 +44,17 @@ def distances_over_time(gaps: Mapping[str, np.ndarray], rate: float) -> Figure:
     axis.set(xlabel="retrainings t", ylabel="distance to θ*, relative to t = 0")
     axis.legend(frameon=False)
     return figure
+
+
+def output_distances(paths: Mapping[str, tuple[np.ndarray, np.ndarray]], rates: Mapping[str, float]) -> Figure:
+    """Distances (starts, T) against retrainings by name: (observed as points, linear as lines); dotted: ``rates``."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for (name, (observed, linear)), colour in zip(paths.items(), (PALETTE[0], PALETTE[1]), strict=False):
+        t = np.arange(observed.shape[1])
+        axis.semilogy(t, (observed / observed[:, :1]).T, "o", markersize=3, color=colour)
+        lines = axis.semilogy(t, (linear / linear[:, :1]).T, color=colour, linewidth=0.8)
+        lines[0].set_label(name)
+        axis.semilogy(t, rates[name] ** t, ":", color="0.3")
+    axis.set(xlabel="retrainings t", ylabel="distance of outputs, relative to t = 0")
+    axis.legend(frameon=False)
+    return figure
