@@ -283,7 +283,9 @@ paths = {
     f"λ = {lam:g}": network.paths(theta, lam, 7, seeds=range(n_flows))
     for lam in (lam_shown, 2.0)
 }
-figure = plots.output_distances(paths, {"λ = 2": 2 / 3, f"λ = {lam_shown:g}": lam_shown / (1 + lam_shown)})
+figure = plots.output_distances(
+    paths, {"λ = 2": 2 / 3, f"λ = {lam_shown:g}": lam_shown / (1 + lam_shown)}
+)
 
 # %% tags=["hide-input"]
 rows = [

@@ -7,6 +7,7 @@ from iterative_retraining.finite_samples import (
     SCHEMES,
     contraction_rate,
     mean_variance,
+    optimal_weight,
     seeds_needed,
     simulate_means,
     stationary_excess,
@@ -56,10 +57,30 @@ def test_known_limits():
     np.testing.assert_allclose(mean_variance("fully_synthetic", 3), [1, 2, 3, 4])
 
 
-def test_subsampling_the_pool_degrades_slower_than_replacing_and_faster_than_keeping_it():
-    subsampled = (simulate_means("accumulate_subsample", 20, 15, 4000, seed=5) ** 2).mean(axis=1)
-    assert abs(subsampled[0] - 1) < 0.1
-    assert mean_variance("accumulate", 15)[-1] * 1.2 < subsampled[-1] < 0.5 * mean_variance("fully_synthetic", 15)[-1]
+def test_subsampling_the_pool_follows_its_recursion():
+    path = simulate_means("accumulate_subsample", 20, 12, 10_000, seed=5)
+    assert_variances(path, mean_variance("accumulate_subsample", 12, n=20))
+    late = mean_variance("accumulate_subsample", 100, n=20)[-1]
+    assert mean_variance("accumulate", 100)[-1] < late < 0.1 * mean_variance("fully_synthetic", 100)[-1]
+
+
+@pytest.mark.parametrize("lam", [0.5, 1.0, 4.0])
+def test_the_best_weight_has_the_least_variance_which_it_equals(lam):
+    best = optimal_weight(lam)
+    limits = {w: mean_variance("fresh", 2000, lam=lam, weight=w)[-1] for w in (best - 0.01, best, best + 0.01)}
+    assert min(limits, key=limits.get) == best
+    np.testing.assert_allclose(limits[best], best, rtol=1e-10)
+    path = simulate_means("fresh", 100, 10, CHAINS, seed=7, lam=lam, weight=best)
+    assert_variances(path, mean_variance("fresh", 10, lam=lam, weight=best))
+    figure = plots.variance_by_weight(np.array([0.5, 1.0]), {"a": (np.ones(2), [1.0, 1.0], best)})
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == f"a: best {best:.3f}"
+    plt.close(figure)
+
+
+def test_the_best_weight_at_equal_numbers_is_the_golden_ratio():
+    np.testing.assert_allclose(optimal_weight(1.0), 2 / (1 + np.sqrt(5)))
+    assert optimal_weight(0.0) == 1.0
+    np.testing.assert_allclose(mean_variance("fresh", 5, lam=0.0), 1.0)
 
 
 def test_the_power_calculation_has_the_power_it_says():
@@ -87,7 +108,9 @@ def test_bad_input_is_refused_with_the_number():
         mean_variance("mix", 3, fraction=0)
     with pytest.raises(ValueError, match="unknown scheme 'replace'; allowed: fully_synthetic"):
         simulate_means("replace", 10, 2, 5, seed=0)
-    with pytest.raises(ValueError, match="no closed form for scheme 'accumulate_subsample'"):
+    with pytest.raises(ValueError, match=r"weight = 1\.5 is not allowed"):
+        mean_variance("fresh", 3, weight=1.5)
+    with pytest.raises(ValueError, match="unknown scheme 'accumulate_subsample', or one that needs n"):
         mean_variance("accumulate_subsample", 3)
     with pytest.raises(ValueError, match="nothing to tell apart"):
         seeds_needed(0.5, 0.5)

@@ -111,9 +111,9 @@ def simulate_means(
 
     Generation 0 is the mean of n real data. Then, at every retraining, with samples of the generation before:
     fully_synthetic: n of them alone; mix: the real data and floor(lam n) of them, of which only ``fraction`` of the way
-    to the new mean is gone; fresh: n *new* real data, with ``weight`` (their share of the data, if None), and floor(lam n)
-    of them; accumulate: the real data and n samples
-    of each generation so far; accumulate_subsample: n drawn without replacement from that pool.
+    to the new mean is gone; fresh: n *new* real data, with ``weight`` (their share of the data, if None), and
+    floor(lam n) of them; accumulate: the real data and n samples of each generation so far; accumulate_subsample: n
+    drawn without replacement from that pool.
     Raises ValueError for an unknown scheme.
     """
     _check(lam, fraction, weight)

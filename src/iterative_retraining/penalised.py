@@ -1,8 +1,8 @@
 """Theorem 1 for small networks: maxima by Hessian-vector products, a penalty that makes them unique, a bound on L.
 
 The log-likelihood of a network has flat directions, so its maximum is no point. A penalty on the weights makes it one:
-theta* maximises E_data log p_theta - decay/2 |theta|^2, and a retraining E_data log p + lam E_(p_theta_t) log p with the
-same penalty. theta* stays a fixed point, with A - decay I in the place of A.
+theta* maximises E_data log p_theta - decay/2 |theta|^2, and a retraining E_data log p + lam E_(p_theta_t) log p with
+the same penalty. theta* stays a fixed point, with A - decay I in the place of A.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,8 +125,9 @@ def lipschitz_at_least(family: Family, theta: Tensor, x: Tensor, *, n_steps: int
     for _ in range(n_steps):
         v = v / v.norm(dim=1, keepdim=True)
         slopes = vmap(_mixed(family, theta))(x, v)  # (N, D): d/dx of v' Hess v
-        best = max(best, slopes.norm(dim=1).max().item())
-        v = vmap(_third_times(family, theta))(x, v, slopes)
+        values = slopes.norm(dim=1, keepdim=True)
+        best = max(best, values.max().item())
+        v = vmap(_third_times(family, theta))(x, v, slopes / values) + values * v  # shifted: no flipping of signs
     return best
 
 

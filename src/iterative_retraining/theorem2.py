@@ -4,11 +4,12 @@ Location-scale families on the line, many chains at once: theta (C, 2), data (C,
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
@@ -16,23 +17,26 @@ from iterative_retraining.families import LocationScale, Points
 from iterative_retraining.seeding import generator, stage_seed
 from iterative_retraining.theory import NotAMaximumError, retrain_exactly
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]  # of real data
 POINTS_AT_ONCE = 1_000_000
 LONGEST_STEP = 0.5
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is retrained: a family, the law of the data (quadrature, and draws from it), and lam."""
+    """What is retrained: a family, the law of the data (its quadrature, and itself for draws), and lam."""
 
     family: LocationScale
     law: Points
-    draw: Draw
+    real: stats.rv_continuous
     lam: float
 
     def exactly(self, theta: Tensor, n_retrain: int) -> Tensor:
         """theta_0..theta_n (n_retrain + 1, 2) with infinitely many data, from theta (2,)."""
         return retrain_exactly(self.family, theta, self.lam, n_retrain, data=self.law)
+
+    def draw(self, n_chains: int, n: int, rng: np.random.Generator) -> Tensor:
+        """Real data of each chain, (n_chains, n)."""
+        return torch.from_numpy(self.real.rvs(size=(n_chains, n), random_state=rng))
 
     def pool(self, theta: Tensor, real: Tensor, rng: np.random.Generator) -> Tensor:
         """The real data (C, n) of each chain and floor(lam n) samples of its model theta (C, 2)."""
@@ -41,7 +45,7 @@ class Study:
     def deviations(self, theta: Tensor, n: int, n_draws: int, *, seed: int) -> np.ndarray:
         """|G^n(theta) - G^infinity(theta)| (n_draws,) of Assumption 3, over draws of real and synthetic data."""
         rng, target = generator(seed), self.exactly(theta, 1)[1]
-        real = torch.from_numpy(self.draw(rng, (n_draws, n)))
+        real = self.draw(n_draws, n, rng)
         fitted = fit_chains(self.family, target.expand(n_draws, 2), self.pool(theta.expand(n_draws, 2), real, rng))
         return (fitted - target).norm(dim=1).numpy()
 
@@ -95,18 +99,53 @@ def quantiles(norms: np.ndarray, deltas: np.ndarray) -> tuple[np.ndarray, np.nda
     return tuple(ordered[i] for i in at)
 
 
-def fit_tail(norms: np.ndarray, n: int, deltas: np.ndarray) -> tuple[float, float]:
-    """a and b such that (a / sqrt n) sqrt(log(b / delta)) is at least every (1 - delta)-quantile of ``norms``.
+@dataclass(frozen=True)
+class Tail:
+    """sqrt(n) times the quantiles of |G^n - G^infinity|, the worst over theta, and the a and b that cover them.
 
-    n q^2 = a^2 (log b + log 1/delta) is a line in log 1/delta: a by least squares, then the smallest b >= 1 that covers.
-    Raises ValueError if the quantiles do not grow as delta falls.
+    quantiles (sizes, deltas), with their 95 % intervals low and high; spread: the largest relative deviation of a
+    quantile from its mean over the sizes n, which is 0 if the error falls exactly as 1/sqrt(n).
     """
-    scaled = n * quantiles(norms, deltas)[0] ** 2
-    slope = float(np.polyfit(-np.log(deltas), scaled, 1)[0])
+
+    sizes: tuple[int, ...]
+    quantiles: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    a: float
+    b: float
+
+    @property
+    def spread(self) -> float:
+        return float(np.abs(self.quantiles / self.quantiles.mean(axis=0) - 1).max())
+
+
+def worst_tail(
+    study: Study, theta: Tensor, radius: float, sizes: Sequence[int], n_draws: int, deltas: np.ndarray, *, seed: int
+) -> Tail:
+    """Assumption 3 at theta (2,) and at four points ``radius`` away, for every n of ``sizes``: see `Tail`."""
+    steps = radius * torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
+    rows = []
+    for n in sizes:
+        of_theta = [
+            np.stack(quantiles(study.deviations(theta + step, n, n_draws, seed=stage_seed(seed, i, f"n{n}")), deltas))
+            for i, step in enumerate(steps)
+        ]
+        worst = max(of_theta, key=lambda found: found[0].sum())
+        rows.append(math.sqrt(n) * worst)
+    values, low, high = np.stack(rows, axis=1)
+    return Tail(tuple(sizes), values, low, high, *fit_tail(values.max(axis=0), deltas))
+
+
+def fit_tail(scaled: np.ndarray, deltas: np.ndarray) -> tuple[float, float]:
+    """a and b such that a sqrt(log(b / delta)) is at least ``scaled`` = sqrt(n) times the (1 - delta)-quantiles.
+
+    scaled^2 = a^2 (log b + log 1/delta) is a line in log 1/delta: a by least squares, then the smallest b >= 1
+    that covers. Raises ValueError if the quantiles do not grow as delta falls.
+    """
+    slope = float(np.polyfit(-np.log(deltas), scaled**2, 1)[0])
     if not slope > 0:
         raise ValueError(f"the quantiles do not grow as delta falls: slope {slope:.3g}; give more draws")
-    a = math.sqrt(slope)
-    return a, max(1.0, float(np.exp((scaled / slope + np.log(deltas)).max())))
+    return math.sqrt(slope), max(1.0, float(np.exp((scaled**2 / slope + np.log(deltas)).max())))
 
 
 def tail(a: float, b: float, n: int, delta: np.ndarray) -> np.ndarray:
@@ -126,7 +165,7 @@ class Bound:
     eps_opt: float = 0.0
 
     def terms(self, n_retrain: int, start: float) -> dict[str, np.ndarray]:
-        """Theorem 2 for t = 0..n_retrain, term by term; ``start`` = |theta_0 - theta*|. Their sum bounds the distance."""
+        """Theorem 2 for t = 0..n_retrain, term by term; ``start`` = |theta_0 - theta*|. Their sum is the bound."""
         t = np.arange(n_retrain + 1)
         sums = np.concatenate([[0.0], np.cumsum(self.rho ** np.arange(n_retrain))])
         statistical = tail(self.a, self.b, self.n, self.delta / np.maximum(t, 1)) * sums
@@ -149,11 +188,11 @@ def three_errors(
 
     iterative: with infinitely many data, trained to the maximum; statistical: what ``n`` data add, |theta_t - that| of
     chains that are trained to the maximum; optimisation: what cutting training to ``n_steps`` adds to the same chains
-    on the same draws; total: of the chains that have all three; eps_opt: |G - its maximum| in every retraining of those.
+    on the same draws; total: of the chains that have all three; eps_opt: |G - its maximum| in each retraining of those.
     """
     exact = study.exactly(start, n_retrain)
     full = short = start.expand(n_chains, 2)
-    real = torch.from_numpy(study.draw(generator(stage_seed(seed, 0, "real")), (n_chains, n)))
+    real = study.draw(n_chains, n, generator(stage_seed(seed, 0, "real")))
     names = ("iterative", "statistical", "optimisation", "total", "eps_opt")
     rows: dict[str, list[Tensor]] = {name: [] for name in names}
     for t in range(n_retrain + 1):

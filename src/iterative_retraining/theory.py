@@ -219,7 +219,7 @@ def observed_rate(
 
 
 def mean_rate(distances: np.ndarray) -> str:
-    """The geometric mean contraction per retraining of distances (starts, T), over all starts with its 95 % t-interval."""
+    """The geometric mean contraction per retraining of distances (starts, T): mean over starts ± 95 % t-interval."""
     rates = (distances[:, -1] / distances[:, 0]) ** (1 / (distances.shape[1] - 1))
     half = stats.t.ppf(0.975, len(rates) - 1) * stats.sem(rates)
     return f"{rates.mean():.4f} ± {half:.4f}"

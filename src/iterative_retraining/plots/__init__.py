@@ -2,16 +2,24 @@
 
 from iterative_retraining.plots.gaussian import (
     decay_by_dimension,
+    shares_collapsed,
     std_bands,
     std_laws,
     two_distributions,
     variance_by_lam,
+    variance_by_weight,
     variances_over_time,
 )
 from iterative_retraining.plots.metrics import bias_in_n, metrics_against, verdict_map
 from iterative_retraining.plots.runs import image_rows, mosaic, quality_curves, sample_grid
 from iterative_retraining.plots.style import FLOOR_COLOUR, arm_style
-from iterative_retraining.plots.theory import distances_over_time, output_distances, rate_panels
+from iterative_retraining.plots.theory import (
+    distances_over_time,
+    output_distances,
+    rate_panels,
+    stacked_errors,
+    tail_panels,
+)
 
 __all__ = [
     "FLOOR_COLOUR",
@@ -26,10 +34,14 @@ __all__ = [
     "quality_curves",
     "rate_panels",
     "sample_grid",
+    "shares_collapsed",
+    "stacked_errors",
     "std_bands",
     "std_laws",
+    "tail_panels",
     "two_distributions",
     "variance_by_lam",
+    "variance_by_weight",
     "variances_over_time",
     "verdict_map",
 ]

@@ -90,3 +90,30 @@ def variance_by_lam(lams: np.ndarray, exact: np.ndarray, simulated: Mapping[str,
     axis.set(xlabel="λ", ylabel="error variance, relative to that of real data")
     axis.legend(frameon=False, fontsize=9)
     return figure
+
+
+def variance_by_weight(weights: np.ndarray, curves: Mapping[str, tuple[np.ndarray, Sequence[float], float]]) -> Figure:
+    """Stationary variance against the weight of real data by name: (simulated (W,), exact (W,), best weight)."""
+    figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    axis.plot([0.3, 1], [0.3, 1], "--", color="0.6", linewidth=0.8)
+    for (name, (simulated, exact, best)), colour in zip(curves.items(), PALETTE, strict=False):
+        axis.plot(weights, exact, color=colour, label=f"{name}: best {best:.3f}")
+        axis.plot(weights, simulated, "o", markersize=3.5, color=colour)
+        axis.plot(best, best, "o", markersize=9, fillstyle="none", color="black")
+    axis.set(xlabel="weight of the real data", ylabel="error variance, in units of σ²/n", ylim=(0.3, 1.5))
+    axis.legend(frameon=False)
+    return figure
+
+
+def shares_collapsed(collapsed: Mapping[str, np.ndarray], first: float) -> Figure:
+    """Share of chains that are collapsed, of booleans (T, n_chains) by name, with 95 % bands; dotted: ``first``."""
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    axis.axhline(first, color="0.5", linestyle=":", linewidth=1)
+    for (name, lost), colour in zip(collapsed.items(), PALETTE, strict=False):
+        share = lost.mean(axis=1)
+        half = 1.96 * np.sqrt(share * (1 - share) / lost.shape[1])
+        axis.plot(share, "o-", markersize=3, color=colour, label=name)
+        axis.fill_between(np.arange(len(share)), share - half, share + half, color=colour, alpha=0.2, linewidth=0)
+    axis.set(xlabel="retrainings t", ylabel="share collapsed", ylim=(0, 1))
+    axis.legend(frameon=False)
+    return figure

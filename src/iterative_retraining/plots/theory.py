@@ -58,3 +58,36 @@ def output_distances(paths: Mapping[str, tuple[np.ndarray, np.ndarray]], rates: 
     axis.set(xlabel="retrainings t", ylabel="distance of outputs, relative to t = 0")
     axis.legend(frameon=False)
     return figure
+
+
+def tail_panels(tails: Mapping[str, Any], deltas: np.ndarray) -> Figure:
+    """Quantiles of Assumption 3 against log(1/delta), a panel a family: points for each n, line the fitted bound."""
+    figure, axes = plt.subplots(1, len(tails), figsize=(3 * len(tails), 3.2), sharey=True, layout="constrained")
+    for axis, (name, tail) in zip(np.atleast_1d(axes), tails.items(), strict=True):
+        for row, n in enumerate(tail.sizes):
+            values = tail.quantiles[row]
+            last = n == tail.sizes[-1]
+            bars = np.stack([values - tail.low[row], tail.high[row] - values]) if last else None
+            style = {"fmt": "osv"[row % 3], "color": PALETTE[row], "markersize": 4, "label": f"n = {n}"}
+            axis.errorbar(1 / deltas, values, bars, **style)
+        axis.plot(1 / deltas, tail.a * np.sqrt(np.log(tail.b / deltas)), color="0.3", label="a √log(b/δ)")
+        axis.set(xscale="log", xlabel="1/δ", title=name)
+    np.atleast_1d(axes)[0].set(ylabel="√n · quantile of the error", ylim=(0, None))
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def stacked_errors(panels: Mapping[str, Mapping[str, np.ndarray]], total: np.ndarray) -> Figure:
+    """The three errors (T,) of Theorem 2 stacked, a panel a source, each beside the measured ``total`` (T,)."""
+    names = ("iterative", "statistical", "optimisation")
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), sharey=True, layout="constrained")
+    t = np.arange(len(total))
+    for axis, (title, terms) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        axis.stackplot(t, *(terms[name] for name in names), labels=names, colors=PALETTE[:3], alpha=0.6)
+        axis.plot(t, total, "o-", color="black", markersize=3, label="distance to θ*, measured")
+        axis.set(xlabel="retrainings t", title=title)
+    np.atleast_1d(axes)[0].set_ylabel("95 % quantile")
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
