@@ -274,7 +274,7 @@ kl = law.mean(ARC.log_density(law.x) - flow.log_prob(theta, law.x))
 Markdown(
     f"{len(theta)} weights; KL(data, model) = {kl:.3f}; ε = W₁ ≈ {eps.value:.3f}, between {eps.low:.2f} and {eps.high:.3f} "
     f"(exact transport of samples, bias corrected); α = {alpha:.4f}; L at least {least_L:.0f} for |x| < 4; "
-    f"so Theorem 1 applies at most below λ = {0.5 / (1 + least_L * eps.value / alpha):.0e}. "
+    f"so, with these, Theorem 1 says nothing above λ = {0.5 / (1 + least_L * eps.value / alpha):.0e}. "
     f"Largest mᵢ: {m.max():.2f}; the median of those above 0.01: {pd.Series(m[m > 0.01]).median():.2f}."
 )
 

@@ -103,7 +103,7 @@ glue("subsampled", f"{late:.2f}", display=False)
 # {cite:t}`he2025golden` found the golden ratio. In the paper's scheme, where the *same* real data come back every time, the best weight is 1: there
 # synthetic data tell nothing new, and any weight on them adds noise.
 
-# %% mystnb={"figure": {"name": "fig-weight", "caption": "Stationary error variance against the weight of the real data, with fresh real data every time: lines exact, points simulated, dots the minimum, for three λ. Dashed: the diagonal on which all minima lie."}, "image": {"alt": "Three U-shaped curves whose minima lie on the diagonal; the one for lambda one at 0.618."}}
+# %% mystnb={"figure": {"name": "fig-weight", "caption": "Stationary error variance against the weight of the real data, with fresh real data every time: lines exact, points simulated, circles the minima, for three λ. Dashed: the diagonal on which all minima lie."}, "image": {"alt": "Three U-shaped curves whose minima lie on the diagonal; the one for lambda one at 0.618."}}
 weights = np.linspace(0.15, 1.0, 18)
 curves = {}
 for lam in (0.5, 1.0, 4.0):
