@@ -7,7 +7,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-LABELS = {"fid": "FID", "kid": "KID", "fld": "FLD", "class_entropy": "class entropy"}
+LABELS = {
+    "fid": "FID",
+    "kid": "KID",
+    "fld": "FLD",
+    "class_entropy": "class entropy",
+    "energy_distance": "energy distance",
+    "sliced_w2": "sliced W₂",
+    "spread": "spread around a mode",
+    "modes": "modes found",
+}
 SHOWN = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
 
 

@@ -1,6 +1,5 @@
-"""Laws in the plane with exact densities and samples."""
+"""Laws in the plane with exact densities, scores and samples, at every noise level."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,21 +11,29 @@ from iterative_retraining.seeding import generator
 
 @dataclass(frozen=True)
 class GaussianMixture:
-    """A mixture of round Gaussians in the plane with one standard deviation and equal weights."""
+    """A mixture of round Gaussians in the plane with one standard deviation and equal weights.
 
-    means: Sequence[tuple[float, float]]
+    With noise of standard deviation ``sigma`` added it is such a mixture again, so density and score stay exact.
+    """
+
+    means: tuple[tuple[float, float], ...]
     std: float
 
-    def log_density(self, x: Tensor) -> Tensor:
-        """Of x (N, 2), (N,)."""
-        means = torch.tensor(self.means, dtype=x.dtype)
-        squares = ((x[:, None] - means) ** 2).sum(dim=2) / self.std**2
-        constant = np.log(2 * np.pi * self.std**2 * len(means))
-        return torch.logsumexp(-0.5 * squares, dim=1) - constant
+    def log_density(self, x: Tensor, sigma: float = 0.0) -> Tensor:
+        """Of x (N, 2) at noise level sigma, (N,)."""
+        variance = self.std**2 + sigma**2
+        constant = np.log(2 * np.pi * variance * len(self.means))
+        return torch.logsumexp(-0.5 * self._squares(x) / variance, dim=1) - constant
 
-    def density(self, x: Tensor) -> Tensor:
-        """Of x (N, 2), (N,)."""
-        return torch.exp(self.log_density(x))
+    def density(self, x: Tensor, sigma: float = 0.0) -> Tensor:
+        """Of x (N, 2) at noise level sigma, (N,)."""
+        return torch.exp(self.log_density(x, sigma))
+
+    def score(self, x: Tensor, sigma: float = 0.0) -> Tensor:
+        """The gradient of the log-density in x (N, 2) at noise level sigma, (N, 2)."""
+        variance = self.std**2 + sigma**2
+        shares = torch.softmax(-0.5 * self._squares(x) / variance, dim=1)
+        return (shares @ torch.tensor(self.means, dtype=x.dtype) - x) / variance
 
     def sample(self, n: int, *, seed: int) -> np.ndarray:
         """``n`` draws, (n, 2)."""
@@ -34,5 +41,28 @@ class GaussianMixture:
         centres = np.asarray(self.means)[rng.integers(len(self.means), size=n)]
         return centres + self.std * rng.standard_normal((n, 2))
 
+    def _squares(self, x: Tensor) -> Tensor:
+        return ((x[:, None] - torch.tensor(self.means, dtype=x.dtype)) ** 2).sum(dim=2)
 
-ARC = GaussianMixture([(-1.6, 1.0), (-0.8, 0.0), (0.0, -0.4), (0.8, 0.0), (1.6, 1.0)], std=0.5)
+
+def _points(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], ...]:
+    return tuple(zip(x.tolist(), y.tolist(), strict=True))
+
+
+_EIGHTHS = np.arange(8) * np.pi / 4
+_ARC = (np.arange(40) + 0.5) * np.pi / 40
+ARC = GaussianMixture(((-1.6, 1.0), (-0.8, 0.0), (0.0, -0.4), (0.8, 0.0), (1.6, 1.0)), std=0.5)
+
+# Figures 3 and 4 of the paper show densities over retrainings in the plane; their laws' exact form is not at hand.
+LAWS = {
+    # eight modes on the unit circle, four standard deviations of a mode apart from their neighbours' edges
+    "eight_gaussians": GaussianMixture(_points(np.cos(_EIGHTHS), np.sin(_EIGHTHS)), std=0.08),
+    # two half circles of radius 0.7, each 40 Gaussians: half a standard deviation apart, so a smooth arc
+    "two_moons": GaussianMixture(
+        _points(
+            np.concatenate([0.7 * np.cos(_ARC) - 0.35, 0.35 - 0.7 * np.cos(_ARC)]),
+            np.concatenate([0.7 * np.sin(_ARC) - 0.175, 0.175 - 0.7 * np.sin(_ARC)]),
+        ),
+        std=0.1,
+    ),
+}

@@ -77,10 +77,15 @@ def denoising_loss(denoise: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor, s
 
     x, noise (B, C, H, W), noise unit Gaussian; sigma (B,).
     """
+    return denoising_errors(denoise, x, sigma, noise, sigma_data).mean()
+
+
+def denoising_errors(denoise: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float) -> Tensor:
+    """The terms of `denoising_loss` before the mean, like x (B, ...)."""
     wide = (-1, *[1] * (x.ndim - 1))
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     error = denoise(x + sigma.view(wide) * noise, sigma) - x
-    return (weight.view(wide) * error.square()).mean()
+    return weight.view(wide) * error.square()
 
 
 def noise_levels(n_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:

@@ -11,6 +11,7 @@ from iterative_retraining.plots.gaussian import (
     variances_over_time,
 )
 from iterative_retraining.plots.metrics import bias_in_n, metrics_against, verdict_map
+from iterative_retraining.plots.plane import density_panels
 from iterative_retraining.plots.runs import image_rows, mosaic, quality_curves, sample_grid
 from iterative_retraining.plots.style import FLOOR_COLOUR, arm_style
 from iterative_retraining.plots.theory import (
@@ -26,6 +27,7 @@ __all__ = [
     "arm_style",
     "bias_in_n",
     "decay_by_dimension",
+    "density_panels",
     "distances_over_time",
     "image_rows",
     "metrics_against",
