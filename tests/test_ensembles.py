@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from iterative_retraining.data import TrainingSet
-from iterative_retraining.ensembles import Ensemble, EnsembleConfig, retrain_together
+from iterative_retraining.ensembles import FAMILIES, Ensemble, EnsembleConfig, retrain_together
 from iterative_retraining.laws import LAWS
+from iterative_retraining.metrics.plane import PlaneMetrics
 from iterative_retraining.models.edm import sample_heun
 from iterative_retraining.schemes import FullySynthetic, Mix
 
@@ -26,18 +27,19 @@ def real(n=200, seed=0):
     return LAW.sample(n, seed=seed)
 
 
-def fitted(seeds, data):
-    ensemble = Ensemble(CONFIG, seeds)
+def fitted(seeds, data, config=CONFIG):
+    ensemble = Ensemble(config, seeds)
     ensemble.fit([TrainingSet.of(x) for x in data], seeds)
     return ensemble
 
 
-def test_every_member_is_the_run_of_its_own():
-    seeds, data = [3, 5, 8], [real(200, 1), real(120, 2), real(90, 3)]
-    together = fitted(seeds, data)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_member_is_the_run_of_its_own(family):
+    seeds, data, config = [3, 5, 8], [real(200, 1), real(120, 2), real(90, 3)], replace(CONFIG, family=family)
+    together = fitted(seeds, data, config)
     samples = together.sample(40, [1, 2, 3])
     for i, seed in enumerate(seeds):
-        alone = fitted([seed], [data[i]])
+        alone = fitted([seed], [data[i]], config)
         for all_weights, own in zip(together.weights, alone.weights, strict=True):
             torch.testing.assert_close(all_weights[i], own[0], atol=1e-5, rtol=1e-4)
         np.testing.assert_allclose(samples[i], alone.sample(40, [i + 1])[0], atol=1e-3)
@@ -95,7 +97,20 @@ def test_the_sampler_on_the_exact_score_recovers_the_law():
     np.testing.assert_array_less(np.abs(x.var(axis=0) - expected), 4 * (x**2).std(axis=0) / np.sqrt(len(x)))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_eight_gaussians(family):
+    config = EnsembleConfig(family=family, width=64, n_points_initial=256 * 2000)
+    ensemble = Ensemble(config, [0])
+    ensemble.fit([TrainingSet.of(real(2000))], [0])
+    measure = PlaneMetrics(LAW, 1000, seed=9)
+    found, noise = measure(ensemble.sample(1000, [1])[0]), np.random.default_rng(0).standard_normal((1000, 2))
+    assert found["modes"] == 1.0
+    assert found["energy_distance"] < 0.1 * measure(noise)["energy_distance"]
+
+
 def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="family = 'ddpm' is not allowed; allowed: edm, flow_matching"):
+        replace(CONFIG, family="ddpm")
     with pytest.raises(ValueError, match="width = 0 is not allowed"):
         replace(CONFIG, width=0)
     with pytest.raises(ValueError, match="learning_rate = 0 is not allowed"):

@@ -16,20 +16,25 @@ from torch import Tensor
 
 from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.edm import denoising_errors, precondition, sample_heun, shuffled_batches
+from iterative_retraining.models.flow_matching import flow_matching_errors, integrate_rk4
 from iterative_retraining.schemes import Scheme
 from iterative_retraining.seeding import generator, noise_by_index, stage_seed, torch_seed
 
 STEPS_DRAWN_AT_ONCE = 64
 N_FREQUENCIES = 8
+FAMILIES = ("edm", "flow_matching")
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """An EDM in the plane (Karras et al. 2022, table 1) with a plain network of ``n_layers`` layers of ``width`` units.
+    """A diffusion model in the plane with a plain network of ``n_layers`` layers of ``width`` units.
 
-    Budgets count points shown to the network. The moving average of the weights becomes the next fit's start.
+    family: "edm" (Karras et al. 2022, table 1; sampled by ``n_steps`` of Heun's method), or "flow_matching" (the
+    independent coupling; sampled by ``n_steps`` of the classical Runge-Kutta method). Budgets count points shown to the
+    network. The moving average of the weights becomes the next fit's start.
     """
 
+    family: str = "edm"
     width: int = 128
     n_layers: int = 3
     batch_size: int = 256
@@ -44,6 +49,8 @@ class EnsembleConfig:
     n_steps: int = 18
 
     def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family = {self.family!r} is not allowed; allowed: {', '.join(FAMILIES)}")
         for name in ("width", "n_layers", "batch_size", "n_points_initial", "n_points_per_retraining", "n_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} is not allowed: it must be at least 1")
@@ -75,6 +82,18 @@ class Ensemble:
         """D(x; sigma) of every member, x (M B, 2) with the members one after another, sigma (M B,)."""
         return precondition(self._network, x, sigma, self.config.sigma_data)
 
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """v(x, t) of every member, x (M B, 2) with the members one after another, t (M B,) in [0, 1]."""
+        return self._network(x, 4 * t - 2)
+
+    def _errors(self, x: Tensor, numbers: Tensor) -> Tensor:
+        """The terms of the loss (M B, 2) at points x (M B, 2), with unit Gaussian numbers (M B, 3)."""
+        config, noise = self.config, numbers[:, 1:]
+        if config.family == "flow_matching":
+            return flow_matching_errors(self.velocity, x, torch.special.ndtr(numbers[:, 0]), noise)
+        sigma = (numbers[:, 0] * config.p_std + config.p_mean).exp()
+        return denoising_errors(self.denoise, x, sigma, noise, config.sigma_data)
+
     def _network(self, x: Tensor, level: Tensor) -> Tensor:
         angles = level[:, None] * (2.0 ** torch.arange(N_FREQUENCIES) / 2)
         h = torch.cat([x, angles.sin(), angles.cos()], dim=1).view(len(self), -1, 2 + 2 * N_FREQUENCIES)
@@ -96,9 +115,8 @@ class Ensemble:
         adam = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
         ema, last = [w.detach().clone() for w in weights], [math.nan] * len(self)
         n_seen = 0
-        for step, (x, sigma, noise) in enumerate(_batches(config, data, seeds, n_points)):
-            errors = denoising_errors(self.denoise, x, sigma, noise, config.sigma_data)
-            losses = errors.view(len(self), -1).mean(dim=1)
+        for step, (x, numbers) in enumerate(_batches(config, data, seeds, n_points)):
+            losses = self._errors(x, numbers).view(len(self), -1).mean(dim=1)
             adam.zero_grad()
             losses.sum().backward()  # the weights of a member enter its own loss alone
             self._stop_where_not_finite(losses.tolist(), last, step)
@@ -125,9 +143,12 @@ class Ensemble:
     @torch.inference_mode()
     def sample(self, n: int, seeds: Sequence[int]) -> np.ndarray:
         """``n`` points of each member, (M, n, 2); point j of member i depends on ``(seeds[i], j)`` and its weights."""
-        noise = np.concatenate([noise_by_index(seed, range(n), (2,)) for seed in seeds])
+        noise = torch.from_numpy(np.concatenate([noise_by_index(seed, range(n), (2,)) for seed in seeds]))
         config = self.config
-        points = sample_heun(self.denoise, torch.from_numpy(noise), n_steps=config.n_steps, sigma_max=config.sigma_max)
+        if config.family == "flow_matching":
+            points = integrate_rk4(self.velocity, noise, n_steps=config.n_steps)
+        else:
+            points = sample_heun(self.denoise, noise, n_steps=config.n_steps, sigma_max=config.sigma_max)
         return points.view(len(self), n, 2).numpy()
 
 
@@ -142,8 +163,8 @@ def _new_weights(config: EnsembleConfig, seed: int) -> list[Tensor]:
 
 def _batches(
     config: EnsembleConfig, data: Sequence[TrainingSet], seeds: Sequence[int], n_points: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """x (M B, 2), sigma (M B,) and noise (M B, 2) of every step; a member's depend on its seed and data alone."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Points (M B, 2) and Gaussian numbers (M B, 3) of every step; a member's depend on its seed and data alone."""
     orders = [
         shuffled_batches(len(d), n_points, config.batch_size, stage_seed(s, 0, "order"))
         for d, s in zip(data, seeds, strict=True)
@@ -158,9 +179,7 @@ def _batches(
             if rows[0] is None:
                 return
             x = torch.stack([p[torch.from_numpy(r)] for p, r in zip(points, rows, strict=True)])
-            numbers = numbers[:, : x.shape[1]]
-            sigma = (numbers[..., 0] * config.p_std + config.p_mean).exp()
-            yield x.flatten(0, 1), sigma.flatten(), numbers[..., 1:].flatten(0, 1)
+            yield x.flatten(0, 1), numbers[:, : x.shape[1]].flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,15 @@
 """Metrics of points in the plane against a law that is known: distances, and what is left of its modes."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import ot
+import pandas as pd
+from scipy import stats
 from scipy.spatial.distance import cdist
 
+from iterative_retraining.comparisons import LABELS, arm_label
+from iterative_retraining.ensembles import Generation
 from iterative_retraining.laws import GaussianMixture
 
 N_PROJECTIONS = 64
@@ -47,3 +53,31 @@ class PlaneMetrics:
 
 def _mean_distance(x: np.ndarray, y: np.ndarray, pairs: int) -> float:
     return float(cdist(x, y).sum() / pairs)
+
+
+def measured_rows(
+    family: str, plan: Sequence[tuple[str, float, int]], found: Generation, measure: PlaneMetrics
+) -> list[dict[str, object]]:
+    """One row a member of ``plan``, (scheme, lam, seed), with its values at this generation."""
+    return [
+        {"run_id": f"{family}-{scheme}-{lam}-{seed}", "family": family, "scheme": scheme, "lam": lam, "seed": seed}
+        | {"generation": found.generation, **measure(points)}
+        for (scheme, lam, seed), points in zip(plan, found.samples, strict=True)
+    ]
+
+
+def ends_table(runs: pd.DataFrame, floor: Mapping[str, Sequence[float]], metrics: Sequence[str]) -> str:
+    """A Markdown table of the first and last generation by family and arm: mean over seeds ± 95 % t-interval."""
+    ends = runs[runs.generation.isin([0, runs.generation.max()])]
+    lines = [f"| family | arm | retrainings | {' | '.join(LABELS[m] for m in metrics)} |", "|---|---|---|" + "---|" * 4]
+    for (family, lam, scheme, t), table in ends.assign(lam=ends.lam.fillna(-1)).groupby(
+        ["family", "lam", "scheme", "generation"]
+    ):
+        cells = [f"{table[m].mean():.4f} ± {_half_width(table[m].to_numpy()):.4f}" for m in metrics]
+        lines.append(f"| {family} | {arm_label(scheme, lam)} | {t} | {' | '.join(cells)} |")
+    lines.append(f"| real vs real | | | {' | '.join(f'{np.mean(floor[m]):.4f}' for m in metrics)} |")
+    return "\n".join(lines)
+
+
+def _half_width(values: np.ndarray) -> float:
+    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else float("nan")

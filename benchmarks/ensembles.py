@@ -1,0 +1,79 @@
+"""Forty small diffusion models in the plane: one batched computation against the same runs one after another.
+
+    python benchmarks/ensembles.py
+
+Peer: a plain loop, one network (nn.Sequential) and one torch Adam a run, same sizes, batches, loss and moving average.
+It is timed on a few runs and scaled to all, which is exact for runs that cost the same.
+"""
+
+import itertools
+import time
+from statistics import median
+
+import torch
+from torch import nn
+
+from iterative_retraining.data import TrainingSet
+from iterative_retraining.ensembles import N_FREQUENCIES, Ensemble, EnsembleConfig
+from iterative_retraining.laws import LAWS
+from iterative_retraining.models.edm import denoising_loss, precondition
+
+MEMBERS, STEPS, PEER_RUNS = 40, 150, 4
+
+
+class PlainNetwork(nn.Module):
+    """The network of an ensemble's member as plain modules."""
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        super().__init__()
+        sizes = [2 + 2 * N_FREQUENCIES, *[config.width] * config.n_layers]
+        layers = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU())]
+        self.layers = nn.Sequential(*layers, nn.Linear(config.width, 2))
+
+    def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        angles = level[:, None] * (2.0 ** torch.arange(N_FREQUENCIES) / 2)
+        return self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1))
+
+
+def plain_run(config: EnsembleConfig, data: torch.Tensor, n_points: int) -> None:
+    """One run trained by a plain loop."""
+    net = PlainNetwork(config)
+    ema = [p.detach().clone() for p in net.parameters()]
+    adam = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
+    for _ in range(n_points // config.batch_size):
+        x = data[torch.randint(len(data), (config.batch_size,))]
+        sigma = (torch.randn(len(x)) * config.p_std + config.p_mean).exp()
+        loss = denoising_loss(
+            lambda y, s: precondition(net, y, s, config.sigma_data), x, sigma, torch.randn_like(x), config.sigma_data
+        )
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        for average, p in zip(ema, net.parameters(), strict=True):
+            average.lerp_(p.detach(), 0.01)
+
+
+def seconds(function, *arguments) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    x = LAWS["eight_gaussians"].sample(1000, seed=0)
+    print(f"{MEMBERS} members, {STEPS} steps, {torch.get_num_threads()} threads, 3 rounds, alternating")
+    print("| batch | one after another, s | batched, s | ratio: median (min to max) |\n|---|---|---|---|")
+    for batch in (64, 256):
+        config = EnsembleConfig(batch_size=batch, n_points_initial=batch * STEPS)
+        data, seeds = [TrainingSet.of(x)] * MEMBERS, list(range(MEMBERS))
+        points, pairs = torch.from_numpy(x).float(), []
+        for _ in range(3):
+            plain = sum(seconds(plain_run, config, points, batch * STEPS) for _ in range(PEER_RUNS))
+            batched = seconds(Ensemble(config, seeds).fit, data, seeds)
+            pairs.append((plain * MEMBERS / PEER_RUNS, batched))
+        ratios = [plain / batched for plain, batched in pairs]
+        slow, fast = (median(column) for column in zip(*pairs, strict=True))
+        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {batch} | {slow:.1f} | {fast:.1f} | {spread} |")
