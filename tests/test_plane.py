@@ -1,12 +1,14 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from iterative_retraining import plots
+from iterative_retraining.ensembles import Generation
 from iterative_retraining.flows import points_of_plane
 from iterative_retraining.laws import ARC, LAWS
-from iterative_retraining.metrics.plane import PlaneMetrics
+from iterative_retraining.metrics.plane import PlaneMetrics, ends_table, measured_rows
 
 EIGHT = LAWS["eight_gaussians"]
 ALL = {**LAWS, "arc": ARC}
@@ -66,3 +68,21 @@ def test_panels_of_densities():
     titles = [axis.get_title() for axis in figure.axes[:3]]
     assert titles == ["truth", "0 retrainings", "5 retrainings"]
     plt.close(figure)
+
+
+def test_rows_and_the_table_of_the_ends():
+    measure = PlaneMetrics(EIGHT, 100, seed=0)
+    plan = [("mix", 0.0, 0), ("mix", 0.0, 1), ("fully_synthetic", np.nan, 0)]
+    rows = []
+    for t in (0, 5):
+        samples = np.stack([EIGHT.sample(100, seed=10 * t + i) for i in range(3)])
+        rows += measured_rows("edm", plan, Generation(t, samples, ("", "", "")), measure)
+    runs = pd.DataFrame(rows)
+    assert runs.run_id.nunique() == 3
+    assert runs.spread.iloc[1] == measure(EIGHT.sample(100, seed=1))["spread"]
+    table = ends_table(runs, measure.floor(100, seed=3), ["spread", "modes"])
+    lines = table.splitlines()
+    assert len(lines) == 2 + 4 + 1  # head, two arms at two generations, floor
+    assert lines[2].startswith("| edm | fully synthetic | 0 |")
+    mean = runs[(runs.generation == 5) & (runs.scheme == "mix")].spread.mean()
+    assert f"| edm | λ = 0 | 5 | {mean:.4f} ±" in table

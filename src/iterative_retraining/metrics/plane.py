@@ -69,7 +69,10 @@ def measured_rows(
 def ends_table(runs: pd.DataFrame, floor: Mapping[str, Sequence[float]], metrics: Sequence[str]) -> str:
     """A Markdown table of the first and last generation by family and arm: mean over seeds ± 95 % t-interval."""
     ends = runs[runs.generation.isin([0, runs.generation.max()])]
-    lines = [f"| family | arm | retrainings | {' | '.join(LABELS[m] for m in metrics)} |", "|---|---|---|" + "---|" * 4]
+    lines = [
+        f"| family | arm | retrainings | {' | '.join(LABELS[m] for m in metrics)} |",
+        "|---|---|---|" + "---|" * len(metrics),
+    ]
     for (family, lam, scheme, t), table in ends.assign(lam=ends.lam.fillna(-1)).groupby(
         ["family", "lam", "scheme", "generation"]
     ):
