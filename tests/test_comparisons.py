@@ -38,7 +38,7 @@ def test_a_single_generation_has_no_trend(runs):
 def test_interval_is_students():
     values = np.array([1.0, 2.0, 4.0])
     half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)  # t quantile at 0.975 with 2 degrees of freedom
-    assert comparisons._interval(values) == f"{values.mean():.3f} ± {half:.3f}"
+    assert comparisons.interval(values) == f"{values.mean():.3f} ± {half:.3f}"
 
 
 def invented(gaps, n_generations=6):

@@ -100,7 +100,7 @@ def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[st
     head = [LABELS.get(n, n) for n in names]
     lines = [f"| arm | FID trend | {' | '.join(head)} |", "|---|---|" + "---|" * len(names)]
     for arm, table in _arms(final):
-        cells = [_interval(trend[table.run_id].to_numpy()), *(_interval(table[n].to_numpy()) for n in names)]
+        cells = [interval(trend[table.run_id].to_numpy()), *(interval(table[n].to_numpy()) for n in names)]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     cells = [
         f"{np.mean(floor[n]):.3f} ({np.quantile(floor[n], 0.025):.3f} to {np.quantile(floor[n], 0.975):.3f})"
@@ -149,10 +149,11 @@ def _slope(table: pd.DataFrame) -> float:
     return np.polyfit(table.generation, table.fid, 1)[0] if len(table) > 1 else np.nan
 
 
-def _interval(values: np.ndarray) -> str:
+def interval(values: np.ndarray, digits: int = 3) -> str:
+    """Mean ± half width of the 95 % t-interval of ``values``; a single value alone; "" where one is missing."""
     if len(values) == 0 or np.isnan(values).any():
         return ""
     if len(values) == 1:
-        return f"{values[0]:.3f}"
+        return f"{values[0]:.{digits}f}"
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():.3f} ± {half:.3f}"
+    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"

@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
+from iterative_retraining.comparisons import interval
 from iterative_retraining.families import Family, Points
 
 GRADIENT_TOLERANCE = 1e-12
@@ -221,8 +222,7 @@ def observed_rate(
 def mean_rate(distances: np.ndarray) -> str:
     """The geometric mean contraction per retraining of distances (starts, T): mean over starts ± 95 % t-interval."""
     rates = (distances[:, -1] / distances[:, 0]) ** (1 / (distances.shape[1] - 1))
-    half = stats.t.ppf(0.975, len(rates) - 1) * stats.sem(rates)
-    return f"{rates.mean():.4f} ± {half:.4f}"
+    return interval(rates, digits=4)
 
 
 def rate_curves(

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import ot
 import pandas as pd
-from scipy import stats
 from scipy.spatial.distance import cdist
 
-from iterative_retraining.comparisons import LABELS, arm_label
+from iterative_retraining.comparisons import LABELS, arm_label, interval
 from iterative_retraining.ensembles import Generation
 from iterative_retraining.laws import GaussianMixture
 
@@ -76,11 +75,7 @@ def ends_table(runs: pd.DataFrame, floor: Mapping[str, Sequence[float]], metrics
     for (family, lam, scheme, t), table in ends.assign(lam=ends.lam.fillna(-1)).groupby(
         ["family", "lam", "scheme", "generation"]
     ):
-        cells = [f"{table[m].mean():.4f} ± {_half_width(table[m].to_numpy()):.4f}" for m in metrics]
+        cells = [interval(table[m].to_numpy(), digits=4) for m in metrics]
         lines.append(f"| {family} | {arm_label(scheme, lam)} | {t} | {' | '.join(cells)} |")
     lines.append(f"| real vs real | | | {' | '.join(f'{np.mean(floor[m]):.4f}' for m in metrics)} |")
     return "\n".join(lines)
-
-
-def _half_width(values: np.ndarray) -> float:
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else float("nan")
