@@ -1,10 +1,17 @@
+from dataclasses import replace
+from itertools import permutations
+
 import numpy as np
+import pytest
 import torch
+from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
+from torchcfm.optimal_transport import OTPlanSampler
 
 from iterative_retraining.laws import LAWS
-from iterative_retraining.models.flow_matching import flow_matching_errors, integrate_rk4
+from iterative_retraining.models.flow_matching import FlowMatching, couple, integrate
 
 LAW = LAWS["eight_gaussians"]
+PLAIN = FlowMatching(time_scale=1.0, coupling="independent")
 
 
 def exact_velocity(x, t):
@@ -17,15 +24,32 @@ def exact_velocity(x, t):
     return (shares[:, :, None] * each).sum(dim=1)
 
 
-def test_polynomials_up_to_the_third_degree_are_integrated_exactly():
+def gaussians(seed, *shape):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+@pytest.mark.parametrize("solver", ["rk4", "dopri5"])
+def test_3_t_squared_is_integrated_to_t_cubed(solver):
     start = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
-    end = integrate_rk4(lambda x, t: 3 * t[:, None] ** 2 + torch.zeros_like(x), start, n_steps=3)
-    torch.testing.assert_close(end, start + 1, atol=1e-6, rtol=0)
+    end = integrate(lambda x, t: 3 * t**2 + 0 * x, start, solver=solver, n_steps=3, tolerance=1e-9)
+    torch.testing.assert_close(end, start + 1, atol=1e-9, rtol=0)
 
 
-def test_the_exact_velocity_takes_noise_to_the_law():
-    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((20_000, 2)))
-    x = integrate_rk4(exact_velocity, noise, n_steps=60).numpy()
+@pytest.mark.parametrize(("how", "error"), [({"n_steps": 40}, 1e-4), ({"solver": "dopri5", "tolerance": 1e-7}, 1e-5)])
+def test_a_gaussian_is_transported_point_by_point(how, error):
+    def velocity(x, t):  # exact for N(0, 0.2^2)
+        t = t[0].double()
+        return (0.04 * t - (1 - t)) / (0.04 * t**2 + (1 - t) ** 2) * x.double()
+
+    noise = gaussians(0, 50, 2)
+    x = replace(PLAIN, **how).sample(velocity, lambda k: noise)
+    torch.testing.assert_close(x, 0.2 * noise, atol=error, rtol=0)
+
+
+@pytest.mark.parametrize("solver", ["rk4", "dopri5"])
+def test_the_exact_velocity_takes_noise_to_the_law(solver):
+    noise = gaussians(0, 20_000, 2)
+    x = replace(PLAIN, n_steps=60, solver=solver).sample(exact_velocity, lambda k: noise).numpy()
     means = np.array(LAW.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * x.std(axis=0) / np.sqrt(len(x)))
     expected = means.var(axis=0) + LAW.std**2
@@ -33,10 +57,55 @@ def test_the_exact_velocity_takes_noise_to_the_law():
 
 
 def test_the_loss_is_least_at_the_exact_velocity():
-    rng = np.random.default_rng(1)
-    x, noise = torch.from_numpy(LAW.sample(20_000, seed=2)), torch.from_numpy(rng.standard_normal((20_000, 2)))
-    t = torch.full((20_000,), 0.6, dtype=torch.float64)
-    best = flow_matching_errors(exact_velocity, x, t, noise).mean()
+    x, noise, number = torch.from_numpy(LAW.sample(20_000, seed=2)), gaussians(1, 20_000, 2), torch.tensor(0.25)
+    numbers = number.double().expand(20_000)
+    best = PLAIN.errors(exact_velocity, x, numbers, noise).mean()
     for shift in (-0.3, 0.3):
-        worse = flow_matching_errors(lambda p, s, shift=shift: exact_velocity(p, s) + shift, x, t, noise).mean()
+        worse = PLAIN.errors(lambda p, s, shift=shift: exact_velocity(p, s) + shift, x, numbers, noise).mean()
         torch.testing.assert_close(worse - best, torch.tensor(0.09).double(), atol=0.02, rtol=0)
+
+
+def test_paths_and_targets_are_those_of_torchcfm():
+    x, noise, number = gaussians(2, 6, 3, 4, 4), gaussians(3, 6, 3, 4, 4), gaussians(4, 6)
+    seen = {}
+
+    def net(x_t, level):
+        seen["x_t"], seen["level"] = x_t, level
+        return torch.zeros_like(x_t)
+
+    errors = replace(PLAIN, time_scale=1000.0).errors(net, x, number, noise)
+    t = torch.special.ndtr(number)
+    _, x_t, target = ConditionalFlowMatcher(sigma=0.0).sample_location_and_conditional_flow(noise, x, t)
+    torch.testing.assert_close(seen["x_t"], x_t)
+    torch.testing.assert_close(seen["level"], 1000 * t)
+    torch.testing.assert_close(errors, target.square())
+
+
+def test_the_coupling_is_the_best_of_all_permutations():
+    x, noise = gaussians(5, 6, 2), gaussians(6, 6, 2)
+    best = min(((x - noise[list(order)]) ** 2).sum().item() for order in permutations(range(6)))
+    coupled = couple(x, noise)
+    assert ((x - coupled) ** 2).sum().item() == pytest.approx(best, rel=1e-12)
+    assert sorted(map(tuple, coupled.tolist())) == sorted(map(tuple, noise.tolist()))
+
+
+def test_the_coupling_is_the_plan_of_torchcfm():
+    x, noise = gaussians(7, 32, 1, 4, 4), gaussians(8, 32, 1, 4, 4)
+    plan = torch.from_numpy(OTPlanSampler(method="exact").get_map(noise, x))  # (noise, x), 1 / 32 where paired
+    torch.testing.assert_close(torch.tensordot(plan.T * 32, noise, dims=1), couple(x, noise))
+    assert FlowMatching().pair(x, noise).equal(couple(x, noise))
+    assert PLAIN.pair(x, noise) is noise
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"coupling": "exact"}, "coupling = 'exact' is not allowed; allowed: optimal_transport, independent"),
+        ({"solver": "euler"}, "solver = 'euler' is not allowed; allowed: rk4, dopri5"),
+        ({"tolerance": 0.0}, "tolerance = 0.0 is not allowed: it must be above 0"),
+        ({"n_steps": True}, "n_steps = True is not allowed: it must be of type int"),
+    ],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(PLAIN, **change)

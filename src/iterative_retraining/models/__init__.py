@@ -8,10 +8,10 @@ import numpy as np
 
 from iterative_retraining.data import TrainingSet
 
-MODELS = ("edm", "gaussian")
+MODELS = ("edm", "flow_matching", "ddpm", "gaussian")
 
 # Our choices for 8 x 8 digits; the budgets, in images, are parameters of a run and not part of this table.
-DIGITS_EDM = {
+DIGITS = {
     "channels": 16,
     "multipliers": (1, 2),
     "blocks_per_level": 1,
@@ -21,13 +21,13 @@ DIGITS_EDM = {
     "ema_halflife_images": 5_000,
 }
 # And for 28 x 28 Fashion-MNIST.
-FASHION_EDM = DIGITS_EDM | {
+FASHION = DIGITS | {
     "channels": 32,
     "multipliers": (1, 2, 2),
     "attention_resolutions": (7,),
     "ema_halflife_images": 50_000,
 }
-EDM_BY_DATASET: dict[str, dict[str, Any]] = {"digits": DIGITS_EDM, "fashion_mnist": FASHION_EDM}
+TRAINING_BY_DATASET: dict[str, dict[str, Any]] = {"digits": DIGITS, "fashion_mnist": FASHION}
 
 
 class Model(Protocol):
@@ -56,13 +56,10 @@ def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dic
     if model == "gaussian":
         allowed: dict[str, Any] = {}
     else:
-        from iterative_retraining.models.edm import EDMConfig
-        from iterative_retraining.models.networks import UNetConfig
-
         by_run = {"network", "resolution", "colours", "n_images_initial", "n_images_per_retraining"}
         allowed = {
-            f.name: f.default for config in (UNetConfig, EDMConfig) for f in fields(config) if f.name not in by_run
-        } | EDM_BY_DATASET[dataset]
+            f.name: f.default for config in _configs(model) for f in fields(config) if f.name not in by_run
+        } | TRAINING_BY_DATASET[dataset]
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         raise ValueError(
@@ -85,22 +82,29 @@ def build_model(
         from iterative_retraining.models.gaussian import Gaussian
 
         return Gaussian()
-    from iterative_retraining.models.edm import EDM, EDMConfig
-    from iterative_retraining.models.networks import UNetConfig
+    from iterative_retraining.models.training import UNetModel
 
+    network_config, training_config, process = _configs(name)
     height, width, colours = item_shape
     if height != width:
-        raise ValueError(f"EDM takes square images, got {height} x {width}")
-    of_network = {f.name for f in fields(UNetConfig)} & set(options)
-    network = UNetConfig(
-        resolution=height,
-        colours=colours,
-        **{key: tuple(v) if isinstance(v := options[key], list) else v for key in of_network},
-    )
-    config = EDMConfig(
-        network=network,
-        n_images_initial=n_images_initial,
-        n_images_per_retraining=n_images_per_retraining,
-        **{key: value for key, value in options.items() if key not in of_network},
-    )
-    return EDM(config, device)
+        raise ValueError(f"the U-Net takes square images, got {height} x {width}")
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    network = network_config(resolution=height, colours=colours, **_of(network_config, given))
+    budgets = {"n_images_initial": n_images_initial, "n_images_per_retraining": n_images_per_retraining}
+    training = training_config(network=network, **budgets, **_of(training_config, given))
+    return UNetModel(process(**_of(process, given)), training, device)
+
+
+def _configs(model: str) -> tuple[type, type, type]:
+    """The three dataclasses that share out the options of a U-Net model: network, training, process."""
+    from iterative_retraining.models.ddpm import DDPM
+    from iterative_retraining.models.edm import EDM
+    from iterative_retraining.models.flow_matching import FlowMatching
+    from iterative_retraining.models.networks import UNetConfig
+    from iterative_retraining.models.training import TrainingConfig
+
+    return UNetConfig, TrainingConfig, {"edm": EDM, "flow_matching": FlowMatching, "ddpm": DDPM}[model]
+
+
+def _of(config: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: options[f.name] for f in fields(config) if f.name in options}

@@ -1,38 +1,82 @@
 """Conditional flow matching (Lipman et al. 2023; Tong et al. 2024): straight paths from noise to data."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-Velocity = Callable[[Tensor, Tensor], Tensor]  # of x (B, ...) and t (B,), like x
+from iterative_retraining.models.process import Draw, Net, check_choice, check_numbers, evaluate, wide
+
+Velocity = Callable[[Tensor, float], Tensor]  # of x (B, ...), float64, and the time t, like x
+COUPLINGS = ("optimal_transport", "independent")
+SOLVERS = ("rk4", "dopri5")
 
 
-def flow_matching_errors(velocity: Velocity, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """The squared errors of v((1 - t) noise + t x, t) against x - noise, like x (B, ...); their mean is the loss.
+def couple(x: Tensor, noise: Tensor) -> Tensor:
+    """``noise`` (B, ...) in the order that makes the sum of squared distances to x (B, ...) least.
 
-    t (B,) in [0, 1], noise unit Gaussian, independent of x: the independent coupling of Tong et al. (2024),
-    with no smoothing around the path.
+    The optimal transport between the two batches, exactly, as in the minibatch OT-CFM of Tong et al. (2024): between
+    batches of one size the plan is a permutation.
     """
-    wide = t.view(-1, *[1] * (x.ndim - 1))
-    return (velocity((1 - wide) * noise + wide * x, t) - (x - noise)).square()
+    costs = torch.cdist(x.flatten(1).double(), noise.flatten(1).double()).square()
+    return noise[linear_sum_assignment(costs.cpu().numpy())[1]]
 
 
-def integrate_rk4(velocity: Velocity, noise: Tensor, *, n_steps: int) -> Tensor:
-    """The flow dx/dt = v(x, t) from ``noise`` (B, ...) at t = 0 to t = 1: the classical Runge-Kutta method.
+def integrate(velocity: Velocity, noise: Tensor, *, solver: str, n_steps: int, tolerance: float) -> Tensor:
+    """The flow dx/dt = v(x, t) from ``noise`` (B, ...) at t = 0 to t = 1, in float64.
 
-    4 n_steps evaluations; the network sees float32, the state is float64, which is returned.
+    ``rk4``: ``n_steps`` of the classical Runge-Kutta method, 4 evaluations each. ``dopri5``: Dormand-Prince with
+    adaptive steps (torchdiffeq), relative and absolute ``tolerance``; its steps, and so the last digits of an item,
+    depend on the whole batch.
     """
     x, h = noise.double(), 1 / n_steps
+    if solver == "dopri5":
+        from torchdiffeq import odeint
 
-    def slope(x: Tensor, t: float) -> Tensor:
-        return velocity(x.float(), torch.full((len(x),), t, device=x.device)).double()
-
+        times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device)
+        return odeint(lambda t, x: velocity(x, t.item()), x, times, rtol=tolerance, atol=tolerance, method=solver)[-1]
     for step in range(n_steps):
         t = step * h
-        first = slope(x, t)
-        second = slope(x + h / 2 * first, t + h / 2)
-        third = slope(x + h / 2 * second, t + h / 2)
-        fourth = slope(x + h * third, t + h)
+        first = velocity(x, t)
+        second = velocity(x + h / 2 * first, t + h / 2)
+        third = velocity(x + h / 2 * second, t + h / 2)
+        fourth = velocity(x + h * third, t + h)
         x = x + h / 6 * (first + 2 * second + 2 * third + fourth)
     return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMatching:
+    """Flow matching without smoothing around the paths, sigma = 0 in Tong et al. (2024); the network sees time_scale t.
+
+    coupling: "optimal_transport" within each batch (OT-CFM), or "independent" (I-CFM). solver, n_steps, tolerance: see
+    `integrate`; n_steps belongs to rk4, tolerance to dopri5.
+    """
+
+    coupling: str = "optimal_transport"
+    time_scale: float = 1000.0
+    solver: str = "rk4"
+    n_steps: int = 8
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_choice("coupling", self.coupling, COUPLINGS)
+        check_choice("solver", self.solver, SOLVERS)
+        check_numbers(self, counts=("n_steps",), positive=("time_scale", "tolerance"))
+
+    def pair(self, x: Tensor, noise: Tensor) -> Tensor:
+        """See `couple`."""
+        return couple(x, noise) if self.coupling == "optimal_transport" else noise
+
+    def errors(self, net: Net, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+        """Squared errors of v((1 - t) noise + t x, t) against x - noise, t uniform in [0, 1]."""
+        t = torch.special.ndtr(number)
+        x_t = wide(1 - t, x) * noise + wide(t, x) * x
+        return (net(x_t, self.time_scale * t) - (x - noise)).square()
+
+    def sample(self, net: Net, draw: Draw) -> Tensor:
+        """`integrate` from ``draw(0)``."""
+        how = {"solver": self.solver, "n_steps": self.n_steps, "tolerance": self.tolerance}
+        return integrate(lambda x, t: evaluate(net, x, self.time_scale * t), draw(0), **how)
