@@ -8,15 +8,16 @@ It is timed on a few runs and scaled to all, which is exact for runs that cost t
 
 import itertools
 import time
+from functools import partial
 from statistics import median
 
 import torch
 from torch import nn
 
 from iterative_retraining.data import TrainingSet
-from iterative_retraining.ensembles import N_FREQUENCIES, Ensemble, EnsembleConfig
+from iterative_retraining.ensembles import Ensemble, EnsembleConfig, MemberSets
 from iterative_retraining.laws import LAWS
-from iterative_retraining.models.edm import denoising_loss, precondition
+from iterative_retraining.models.members import N_FREQUENCIES, PLANE_FAMILIES, ProcessMembers
 
 MEMBERS, STEPS, PEER_RUNS = 40, 150, 4
 
@@ -24,11 +25,11 @@ MEMBERS, STEPS, PEER_RUNS = 40, 150, 4
 class PlainNetwork(nn.Module):
     """The network of an ensemble's member as plain modules."""
 
-    def __init__(self, config: EnsembleConfig) -> None:
+    def __init__(self, members: ProcessMembers) -> None:
         super().__init__()
-        sizes = [2 + 2 * N_FREQUENCIES, *[config.width] * config.n_layers]
+        sizes = [2 + 2 * N_FREQUENCIES, *[members.width] * members.n_layers]
         layers = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU())]
-        self.layers = nn.Sequential(*layers, nn.Linear(config.width, 2))
+        self.layers = nn.Sequential(*layers, nn.Linear(members.width, 2))
 
     def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         angles = level[:, None] * (2.0 ** torch.arange(N_FREQUENCIES) / 2)
@@ -37,15 +38,13 @@ class PlainNetwork(nn.Module):
 
 def plain_run(config: EnsembleConfig, data: torch.Tensor, n_points: int) -> None:
     """One run trained by a plain loop."""
-    net = PlainNetwork(config)
+    net = PlainNetwork(config.members)
     ema = [p.detach().clone() for p in net.parameters()]
     adam = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
     for _ in range(n_points // config.batch_size):
         x = data[torch.randint(len(data), (config.batch_size,))]
-        sigma = (torch.randn(len(x)) * config.p_std + config.p_mean).exp()
-        loss = denoising_loss(
-            lambda y, s: precondition(net, y, s, config.sigma_data), x, sigma, torch.randn_like(x), config.sigma_data
-        )
+        errors = config.members.process.errors(net, x, torch.randn(len(x)), torch.randn_like(x))
+        loss = errors.mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -66,12 +65,12 @@ if __name__ == "__main__":
     print(f"{MEMBERS} members, {STEPS} steps, {torch.get_num_threads()} threads, 3 rounds, alternating")
     print("| batch | one after another, s | batched, s | ratio: median (min to max) |\n|---|---|---|---|")
     for batch in (64, 256):
-        config = EnsembleConfig(batch_size=batch, n_points_initial=batch * STEPS)
-        data, seeds = [TrainingSet.of(x)] * MEMBERS, list(range(MEMBERS))
+        config = EnsembleConfig(PLANE_FAMILIES["edm"], batch_size=batch, n_points_initial=batch * STEPS)
+        data, seeds = MemberSets((TrainingSet.of(x),) * MEMBERS), tuple(range(MEMBERS))
         points, pairs = torch.from_numpy(x).float(), []
         for _ in range(3):
             plain = sum(seconds(plain_run, config, points, batch * STEPS) for _ in range(PEER_RUNS))
-            batched = seconds(Ensemble(config, seeds).fit, data, seeds)
+            batched = seconds(partial(Ensemble(config, MEMBERS).fit, data, seed=seeds))
             pairs.append((plain * MEMBERS / PEER_RUNS, batched))
         ratios = [plain / batched for plain, batched in pairs]
         slow, fast = (median(column) for column in zip(*pairs, strict=True))

@@ -84,7 +84,7 @@ def test_paths_and_targets_are_those_of_torchcfm():
 def test_the_coupling_is_the_best_of_all_permutations():
     x, noise = gaussians(5, 6, 2), gaussians(6, 6, 2)
     best = min(((x - noise[list(order)]) ** 2).sum().item() for order in permutations(range(6)))
-    coupled = couple(x, noise)
+    coupled = couple(x[None], noise[None])[0]
     assert ((x - coupled) ** 2).sum().item() == pytest.approx(best, rel=1e-12)
     assert sorted(map(tuple, coupled.tolist())) == sorted(map(tuple, noise.tolist()))
 
@@ -92,9 +92,20 @@ def test_the_coupling_is_the_best_of_all_permutations():
 def test_the_coupling_is_the_plan_of_torchcfm():
     x, noise = gaussians(7, 32, 1, 4, 4), gaussians(8, 32, 1, 4, 4)
     plan = torch.from_numpy(OTPlanSampler(method="exact").get_map(noise, x))  # (noise, x), 1 / 32 where paired
-    torch.testing.assert_close(torch.tensordot(plan.T * 32, noise, dims=1), couple(x, noise))
-    assert FlowMatching().pair(x, noise).equal(couple(x, noise))
+    torch.testing.assert_close(
+        torch.tensordot(plan.T * 32, noise, dims=1), FlowMatching().pair(x[None], noise[None])[0]
+    )
     assert PLAIN.pair(x, noise) is noise
+
+
+def test_groups_are_coupled_apart_and_one_that_is_not_finite_stays_as_it_is():
+    x, noise = gaussians(9, 3, 8, 2), gaussians(10, 3, 8, 2)
+    x[1, 0, 0] = torch.nan
+    coupled = couple(x, noise)
+    assert coupled[1].equal(noise[1])
+    for group in (0, 2):
+        assert coupled[group].equal(couple(x[[group]], noise[[group]])[0])
+        assert not coupled[group].equal(noise[group])
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from iterative_retraining import plots
-from iterative_retraining.ensembles import Generation
+from iterative_retraining.ensembles import EnsembleConfig
 from iterative_retraining.flows import points_of_plane
-from iterative_retraining.laws import ARC, LAWS
-from iterative_retraining.metrics.plane import PlaneMetrics, ends_table, measured_rows
+from iterative_retraining.laws import ARC, LAWS, GaussianMixture
+from iterative_retraining.metrics.plane import NAMES, PlaneMetrics, ends_table
+from iterative_retraining.models.edm import EDM
+from iterative_retraining.models.members import ProcessMembers, SplineMembers
+from iterative_retraining.plane import PlaneStudy, score_errors
 
 EIGHT = LAWS["eight_gaussians"]
 ALL = {**LAWS, "arc": ARC}
@@ -62,27 +64,130 @@ def test_the_energy_distance_of_two_points_each_is_by_hand():
     np.testing.assert_allclose(measure(x)["energy_distance"], 2 * between - 5.0 - np.linalg.norm(a - b))
 
 
+def test_exact_w2_and_kernel_likelihoods():
+    measure = PlaneMetrics(EIGHT, 400, seed=0)
+    moved = measure(measure.reference + np.array([0.3, 0.4]))
+    np.testing.assert_allclose(moved["w2"], 0.5, rtol=1e-9)  # a shift is its own optimal transport
+    x, h = EIGHT.sample(400, seed=5), measure.bandwidth
+    kernel = GaussianMixture(tuple(map(tuple, x.tolist())), std=h)
+    expected = -kernel.log_density(torch.from_numpy(measure.reference)).mean().item()
+    np.testing.assert_allclose(measure(x)["kernel_nll"], expected, rtol=1e-10)
+    assert 0.02 < h < 0.5
+    assert moved["kernel_nll"] > expected
+    np.testing.assert_allclose(measure(x)["radius"], 1.0, atol=0.02)
+
+
 def test_panels_of_densities():
     x = EIGHT.sample(100, seed=0)
-    figure = plots.density_panels(x, {"a": [x, x], "b": [x, x]}, [0, 5])
+    figure = plots.density_panels(x, {"a": [x, x], "b": [x, x]}, ["0", "5"])
     titles = [axis.get_title() for axis in figure.axes[:3]]
-    assert titles == ["truth", "0 retrainings", "5 retrainings"]
+    assert titles == ["truth", "0", "5"]
     plt.close(figure)
 
 
-def test_rows_and_the_table_of_the_ends():
-    measure = PlaneMetrics(EIGHT, 100, seed=0)
-    plan = [("mix", 0.0, 0), ("mix", 0.0, 1), ("fully_synthetic", np.nan, 0)]
-    rows = []
-    for t in (0, 5):
-        samples = np.stack([EIGHT.sample(100, seed=10 * t + i) for i in range(3)])
-        rows += measured_rows("edm", plan, Generation(t, samples, ("", "", "")), measure)
-    runs = pd.DataFrame(rows)
-    assert runs.run_id.nunique() == 3
-    assert runs.spread.iloc[1] == measure(EIGHT.sample(100, seed=1))["spread"]
-    table = ends_table(runs, measure.floor(100, seed=3), ["spread", "modes"])
-    lines = table.splitlines()
+def test_a_slider_holds_every_picture_and_shows_the_first():
+    def figures():
+        for t in (0, 5):
+            figure, axis = plt.subplots(figsize=(1, 1))
+            axis.plot([0, t])
+            yield f"<{t}>", figure
+
+    text = plots.frames_slider("by-generation", "retrainings", figures(), 'a "map"')
+    assert text.count("<img ") == text.count("data:image/png;base64,") == 2
+    assert text.count(" hidden>") == 1
+    assert 'alt="a &quot;map&quot;; retrainings &lt;5&gt;"' in text
+    assert "http" not in text
+    assert plt.get_fignums() == []
+
+
+MEMBERS = {
+    "edm": ProcessMembers(EDM(sigma_data=0.6, sigma_max=20.0, n_steps=5), width=16, n_layers=2),
+    "spline_flow": SplineMembers(n_transforms=1, n_bins=4, width=8, n_layers=1),
+}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return PlaneStudy(EIGHT, (("fully_synthetic", np.nan), ("mix", 1.0)), n_seeds=2, n_data=100)
+
+
+@pytest.fixture(scope="module")
+def found(study):
+    budgets = {"batch_size": 50, "n_points_initial": 2000, "n_points_per_retraining": 200}
+    return {
+        name: study.run(name, EnsembleConfig(members, **budgets), n_retrain=3, every=2)
+        for name, members in MEMBERS.items()
+    }
+
+
+def test_a_study_measures_every_member_at_the_generations_asked_for(study, found):
+    assert study.plan == [("fully_synthetic", pytest.approx(np.nan, nan_ok=True), 0),
+                          ("fully_synthetic", pytest.approx(np.nan, nan_ok=True), 1),
+                          ("mix", 1.0, 0), ("mix", 1.0, 1)]  # fmt: skip
+    np.testing.assert_array_equal(study.real[:, 0], study.real[:, 2])  # one set of real data a seed
+    one = found["edm"]
+    assert list(one.samples) == [0, 2, 3]
+    assert len(one.runs) == 3 * 4
+    assert one.runs.run_id.nunique() == 4
+    row = one.runs[(one.runs.generation == 2) & (one.runs.scheme == "mix") & (one.runs.seed == 1)].iloc[0]
+    assert row.w2 == study.measure(one.samples[2][:, 3])["w2"]
+    assert study.cloud(one, ("mix", 1.0), 3).shape == (200, 2)
+    assert one.stopped == {}
+
+
+def test_exact_likelihoods_are_the_flows_own(study, found):
+    runs = found["spline_flow"].runs
+    assert (runs.kl > 0).all()
+    np.testing.assert_allclose(runs.nll - runs.kl, study.law_nll, rtol=1e-6)
+    last = found["spline_flow"].ends[1]
+    x = torch.from_numpy(study.measure.reference).float()
+    own = -last.config.members.log_prob(last.weights, x.expand(4, *x.shape)).double().mean(dim=1).detach()
+    np.testing.assert_allclose(runs[runs.generation == 3].nll, own, rtol=1e-6)
+    assert "nll" not in found["edm"].runs
+
+
+def test_a_stopped_member_is_named_and_left_out():
+    class Broken(PlaneStudy):
+        @property
+        def real(self):
+            real = super().real.copy()
+            real[0, 1] = np.nan
+            return real
+
+    study = Broken(EIGHT, (("mix", 1.0),), n_seeds=2, n_data=50)
+    config = EnsembleConfig(MEMBERS["spline_flow"], batch_size=50, n_points_initial=100, n_points_per_retraining=100)
+    one = study.run("flow", config, n_retrain=1)
+    (name,), (why,) = one.stopped.keys(), one.stopped.values()
+    assert name == "flow, mix λ = 1, seed 1"
+    assert why.startswith("fit 0: the loss is nan at step 0")
+    assert one.runs.nll.isna().tolist() == [False, True, False, True]
+    assert study.cloud(one, ("mix", 1.0), 1).shape == (50, 2)
+
+
+def test_score_errors_are_those_against_the_exact_score(found):
+    last = found["edm"].ends[1]
+    sigmas = np.array([0.1, 1.0])
+    errors = score_errors(last, EIGHT, sigmas, n=500, seed=0)
+    assert errors.shape == (2, 4)
+    # at infinite noise the exact denoiser is the mean, 0, and the network's error is what it adds
+    process, members = last.config.members.process, last.config.members
+    denoise = process.denoiser(lambda x, level: members.network(last.weights, x, level))
+    x = torch.from_numpy(EIGHT.sample(500, seed=0)) + 1000 * torch.from_numpy(
+        np.random.default_rng(0).standard_normal((500, 2))
+    )
+    with torch.no_grad():
+        out = denoise(x.float().expand(4, 500, 2).flatten(0, 1), torch.full((2000,), 1000.0)).view(4, -1)
+    far = score_errors(last, EIGHT, np.array([1000.0]), n=500, seed=0)
+    np.testing.assert_allclose(far[0], out.double().square().mean(dim=1).sqrt() / 1000, rtol=0.05)
+    with pytest.raises(ValueError, match="score errors need an EDM"):
+        score_errors(found["spline_flow"].ends[0], EIGHT, sigmas, n=10, seed=0)
+
+
+def test_the_table_of_the_ends(study, found):
+    runs = found["edm"].runs
+    lines = ends_table(runs, study.floor).splitlines()
     assert len(lines) == 2 + 4 + 1  # head, two arms at two generations, floor
     assert lines[2].startswith("| edm | fully synthetic | 0 |")
-    mean = runs[(runs.generation == 5) & (runs.scheme == "mix")].spread.mean()
-    assert f"| edm | λ = 0 | 5 | {mean:.4f} ±" in table
+    assert lines[0].count("|") == 4 + len(NAMES)
+    mean = runs[(runs.generation == 3) & (runs.scheme == "mix")].energy_distance.mean()
+    assert f"| edm | λ = 1 | 3 | {mean:.3f} ±" in "\n".join(lines)

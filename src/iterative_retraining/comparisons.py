@@ -14,7 +14,12 @@ LABELS = {
     "class_entropy": "class entropy",
     "energy_distance": "energy distance",
     "sliced_w2": "sliced W₂",
+    "w2": "W₂",
+    "kernel_nll": "kernel NLL",
+    "nll": "exact NLL",
+    "kl": "KL",
     "spread": "spread around a mode",
+    "radius": "distance from the centre",
     "modes": "modes found",
 }
 SHOWN = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")

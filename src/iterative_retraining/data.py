@@ -123,6 +123,16 @@ class TrainingSet:
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows)
 
+    @property
+    def n_real(self) -> int:
+        """The size of the first part."""
+        return len(self.rows[0])
+
+    @property
+    def n_synthetic(self) -> int:
+        """The size of all other parts."""
+        return len(self) - self.n_real
+
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """The items at the integer positions ``index`` (B,), as one array (B, ...)."""
         out = np.empty((len(index), *self.parts[0].shape[1:]), dtype=self.parts[0].dtype)

@@ -53,6 +53,9 @@ _EIGHTHS = np.arange(8) * np.pi / 4
 _ARC = (np.arange(40) + 0.5) * np.pi / 40
 ARC = GaussianMixture(((-1.6, 1.0), (-0.8, 0.0), (0.0, -0.4), (0.8, 0.0), (1.6, 1.0)), std=0.5)
 
+_ARM = np.linspace(0.15, 1.1, 20)  # distances from the centre
+_TURNS = np.arange(5)[:, None] * 2 * np.pi / 5 + 1.5 * _ARM
+
 # Figures 3 and 4 of the paper show densities over retrainings in the plane; their laws' exact form is not at hand.
 LAWS = {
     # eight modes on the unit circle, four standard deviations of a mode apart from their neighbours' edges
@@ -65,4 +68,7 @@ LAWS = {
         ),
         std=0.1,
     ),
+    # five arms that turn by 1.4 radians from the centre outwards, each 20 Gaussians at most one and a half standard
+    # deviations apart
+    "pinwheel": GaussianMixture(_points((_ARM * np.cos(_TURNS)).ravel(), (_ARM * np.sin(_TURNS)).ravel()), std=0.06),
 }

@@ -7,16 +7,26 @@ index. Nothing depends on batch size, device count, what ran before, or where an
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import overload
 
 import numpy as np
 import torch
 
 
-def stage_seed(run_seed: int, generation: int, stage: str) -> int:
+@overload
+def stage_seed(run_seed: int, generation: int, stage: str) -> int: ...
+@overload
+def stage_seed(run_seed: tuple[int, ...], generation: int, stage: str) -> tuple[int, ...]: ...
+
+
+def stage_seed(run_seed, generation, stage):
     """The seed of one stage of one generation: 63 bits, so that it fits torch, NumPy and JSON alike.
 
+    With a tuple of seeds, those of an ensemble's members, the tuple of theirs.
     Raises ValueError if ``run_seed`` or ``generation`` is negative.
     """
+    if isinstance(run_seed, tuple):
+        return tuple(stage_seed(seed, generation, stage) for seed in run_seed)
     if run_seed < 0 or generation < 0:
         raise ValueError(f"seed and generation must not be negative, got seed={run_seed}, generation={generation}")
     entropy = np.random.SeedSequence([run_seed, generation, zlib.crc32(stage.encode())])

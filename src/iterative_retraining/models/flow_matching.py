@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -15,13 +16,19 @@ SOLVERS = ("rk4", "dopri5")
 
 
 def couple(x: Tensor, noise: Tensor) -> Tensor:
-    """``noise`` (B, ...) in the order that makes the sum of squared distances to x (B, ...) least.
+    """``noise`` (G, B, ...), in each of G groups in the order that makes the sum of squared distances to x least.
 
-    The optimal transport between the two batches, exactly, as in the minibatch OT-CFM of Tong et al. (2024): between
-    batches of one size the plan is a permutation.
+    The optimal transport between a group of noise and one of data, exactly, as in the minibatch OT-CFM of Tong et al.
+    (2024): between sets of one size the plan is a permutation. A group with a non-finite item stays as it is: its loss
+    will say so.
     """
-    costs = torch.cdist(x.flatten(1).double(), noise.flatten(1).double()).square()
-    return noise[linear_sum_assignment(costs.cpu().numpy())[1]]
+    products = x.flatten(2).double() @ noise.flatten(2).double().mT  # all else in the distances is of no order
+    orders = [
+        linear_sum_assignment(own, maximize=True)[1] if np.isfinite(own).all() else np.arange(len(own))
+        for own in products.cpu().numpy()
+    ]
+    order = torch.from_numpy(np.stack(orders)).to(noise.device)
+    return noise[torch.arange(len(noise), device=noise.device)[:, None], order]
 
 
 def integrate(velocity: Velocity, noise: Tensor, *, solver: str, n_steps: int, tolerance: float) -> Tensor:

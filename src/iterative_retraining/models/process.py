@@ -15,7 +15,7 @@ class Process(Protocol):
     """Serves images (B, C, H, W) and points (B, 2) alike; EDM, flow matching and DDPM are processes."""
 
     def pair(self, x: Tensor, noise: Tensor) -> Tensor:
-        """The noise that belongs to each item of a batch x (B, ...): ``noise``, in another order if coupled."""
+        """The noise that belongs to each item of G groups x (G, B, ...): ``noise``, in another order if coupled."""
 
     def errors(self, net: Net, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
         """The terms of the loss, like x (B, ...); their mean is the loss.

@@ -132,7 +132,7 @@ class UNetModel:
         """The loss of one batch (B, H, W, C) in [-1, 1], with fresh noise levels and noise."""
         x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)  # NHWC memory: channels_last already
         number = torch.randn(len(x), device=self.device)
-        noise = self.process.pair(x, torch.randn_like(x))
+        noise = self.process.pair(x[None], torch.randn_like(x)[None])[0]
         return self.process.errors(self.net, x, number, noise).mean()
 
     def _ema_decay(self, batch: int, n_seen: int, afresh: bool) -> float:

@@ -11,8 +11,9 @@ from iterative_retraining.plots.gaussian import (
     variances_over_time,
 )
 from iterative_retraining.plots.metrics import bias_in_n, metrics_against, verdict_map
-from iterative_retraining.plots.plane import density_panels
-from iterative_retraining.plots.runs import image_rows, mosaic, quality_curves, sample_grid
+from iterative_retraining.plots.plane import density_panels, lines_by_arm
+from iterative_retraining.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
+from iterative_retraining.plots.slider import frames_slider
 from iterative_retraining.plots.style import FLOOR_COLOUR, arm_style
 from iterative_retraining.plots.theory import (
     distances_over_time,
@@ -29,7 +30,10 @@ __all__ = [
     "decay_by_dimension",
     "density_panels",
     "distances_over_time",
+    "family_curves",
+    "frames_slider",
     "image_rows",
+    "lines_by_arm",
     "metrics_against",
     "mosaic",
     "output_distances",

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iterative_retraining.comparisons import LABELS
@@ -20,27 +21,32 @@ def quality_curves(
 
     The grey band is the real-vs-real floor: mean and 2.5 to 97.5 % of random halvings.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(2.9 * len(metrics), 3.1), layout="constrained")
-    for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
-        low, high = np.quantile(floor[metric], [0.025, 0.975])
-        axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
-        axis.axhline(float(np.mean(floor[metric])), color="0.5", linewidth=0.8, zorder=1, label="real vs real")
-        for arm, table in _arms(runs):
-            sns.lineplot(
-                table,
-                x="generation",
-                y=metric,
-                ax=axis,
-                errorbar=("pi", 100),
-                markersize=4,
-                markeredgewidth=0,
-                **arm_style(*arm),
-            )
-        axis.set(xlabel="retrainings", ylabel=LABELS.get(metric, metric))
-        axis.legend().remove()
-    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    return family_curves({"": runs}, floor, metrics)
+
+
+def family_curves(by_family: Mapping[str, pd.DataFrame], floor: Mapping[str, Any], metrics: Sequence[str]) -> Figure:
+    """`quality_curves` with a row for each family of models."""
+    shape = (len(by_family), len(metrics))
+    figure, axes = plt.subplots(*shape, figsize=(2.9 * shape[1], 2.4 * shape[0] + 0.7), squeeze=False, sharex=True)
+    figure.set_layout_engine("constrained")
+    for axis_row, (family, runs) in zip(axes, by_family.items(), strict=True):
+        for axis, metric in zip(axis_row, metrics, strict=True):
+            _curves(axis, runs, floor, metric)
+        axis_row[0].set_ylabel(f"{family}\n{axis_row[0].get_ylabel()}".strip())
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
+
+
+def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: str) -> None:
+    low, high = np.quantile(floor[metric], [0.025, 0.975])
+    axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
+    axis.axhline(float(np.mean(floor[metric])), color="0.5", linewidth=0.8, zorder=1, label="real vs real")
+    for arm, table in _arms(runs):
+        look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **arm_style(*arm)}
+        sns.lineplot(table, x="generation", y=metric, ax=axis, **look)
+    axis.set(xlabel="retrainings", ylabel=LABELS.get(metric, metric))
+    axis.legend().remove()
 
 
 def _arms(runs: pd.DataFrame) -> list[tuple[tuple[str, float | None], pd.DataFrame]]:
