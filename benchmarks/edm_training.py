@@ -1,4 +1,4 @@
-"""Images per second of EDM training on digits: `UNetModel.fit` against a plain eager loop on the same network and data.
+"""Images per second of EDM training on digits: our `fit` against a plain eager loop on the same network and data.
 
     python benchmarks/edm_training.py --threads 2 --batch-sizes 64 128 256
 
@@ -15,13 +15,13 @@ import torch
 
 from iterative_retraining.data import TrainingSet, load_dataset, to_unit
 from iterative_retraining.models import build_model, resolve_options
-from iterative_retraining.models.training import UNetModel, shuffled_batches
+from iterative_retraining.models.training import NetworkModel, shuffled_batches
 from iterative_retraining.seeding import stage_seed, torch_seed
 
 
-def plain_training(model: UNetModel, data: TrainingSet, *, seed: int, n_images: int) -> torch.nn.Module:
+def plain_training(model: NetworkModel, data: TrainingSet, *, seed: int, n_images: int) -> torch.nn.Module:
     """What ``model.fit`` computes as a refit, by the textbook loop; returns the EMA as a network."""
-    shadow = UNetModel(model.process, model.config)
+    shadow = NetworkModel(model.process, model.config)
     net = shadow.net = deepcopy(model.net).to(memory_format=torch.contiguous_format)
     for p in net.parameters():
         p.grad = None
@@ -44,7 +44,7 @@ def plain_training(model: UNetModel, data: TrainingSet, *, seed: int, n_images: 
 
 
 def measure(batch_size: int, n_images: int, repeats: int) -> tuple[float, float, np.ndarray]:
-    """Median images/s of the plain loop and of `UNetModel.fit`, and the ratio of each pair."""
+    """Median images/s of the plain loop and of `NetworkModel.fit`, and the ratio of each pair."""
     real, _ = load_dataset("digits")
     data, options = TrainingSet.of(real), resolve_options("edm", "digits", {"batch_size": batch_size})
     model = build_model("edm", real.shape[1:], options, n_images_initial=2048, n_images_per_retraining=n_images)

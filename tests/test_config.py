@@ -12,7 +12,7 @@ BAD = [
     ({"lam": "half"}, r"lam = 'half' is not allowed"),
     ({"lam": True}, r"lam = True is not allowed"),
     ({"dataset": "digit"}, r"unknown dataset 'digit'; allowed: digits, fashion_mnist; did you mean 'digits'\?"),
-    ({"model": "gan"}, r"unknown model 'gan'; allowed: edm, flow_matching, ddpm, gaussian"),
+    ({"model": "gan"}, r"unknown model 'gan'; allowed: edm, flow_matching, ddpm, spline_flow, gaussian"),
     ({"scheme": "fully-synthetic"}, r"did you mean 'fully_synthetic'\?"),
     ({"seed": -1}, r"seed = -1 is not allowed"),
     ({"seed": 1.5}, r"seed = 1.5 is not allowed"),

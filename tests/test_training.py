@@ -11,9 +11,9 @@ from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.networks import UNetConfig
 from iterative_retraining.models.training import (
+    NetworkModel,
     NonFiniteLossError,
     TrainingConfig,
-    UNetModel,
     flatten_parameters,
     shuffled_batches,
 )
@@ -31,7 +31,7 @@ NETWORK = UNetConfig(
     augment_labels=0,
 )
 CONFIG = TrainingConfig(network=NETWORK, n_images_initial=320, n_images_per_retraining=160, batch_size=32)
-new_edm = partial(UNetModel, EDM(n_steps=4))
+new_edm = partial(NetworkModel, EDM(n_steps=4))
 PROCESSES = [EDM(n_steps=4), FlowMatching(n_steps=2), DDPM(n_steps=5), DDPM(n_steps=5, eta=1.0)]
 
 
@@ -110,7 +110,7 @@ def test_same_seed_same_weights_and_images_whatever_the_global_state(digits):
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_samples_do_not_depend_on_the_batch_size(digits, process):
-    model = UNetModel(process, CONFIG).fit(TrainingSet.of(digits), seed=0)
+    model = NetworkModel(process, CONFIG).fit(TrainingSet.of(digits), seed=0)
     whole = model.sample(20, seed=3)
     model.config = replace(CONFIG, sampling_batch_size=7)
     batched = model.sample(20, seed=3)

@@ -8,9 +8,9 @@ import numpy as np
 
 from iterative_retraining.data import TrainingSet
 
-MODELS = ("edm", "flow_matching", "ddpm", "gaussian")
+MODELS = ("edm", "flow_matching", "ddpm", "spline_flow", "gaussian")
 
-# Our choices for 8 x 8 digits; the budgets, in images, are parameters of a run and not part of this table.
+# Our choices for 8 x 8 digits, where a model has such an option; the budgets are parameters of a run, not part of this.
 DIGITS = {
     "channels": 16,
     "multipliers": (1, 2),
@@ -57,9 +57,8 @@ def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dic
         allowed: dict[str, Any] = {}
     else:
         by_run = {"network", "resolution", "colours", "n_images_initial", "n_images_per_retraining"}
-        allowed = {
-            f.name: f.default for config in _configs(model) for f in fields(config) if f.name not in by_run
-        } | TRAINING_BY_DATASET[dataset]
+        allowed = {f.name: f.default for config in _configs(model) for f in fields(config) if f.name not in by_run}
+        allowed |= {name: value for name, value in TRAINING_BY_DATASET[dataset].items() if name in allowed}
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         raise ValueError(
@@ -82,27 +81,30 @@ def build_model(
         from iterative_retraining.models.gaussian import Gaussian
 
         return Gaussian()
-    from iterative_retraining.models.training import UNetModel
+    from iterative_retraining.models.training import NetworkModel
 
     network_config, training_config, process = _configs(name)
     height, width, colours = item_shape
     if height != width:
-        raise ValueError(f"the U-Net takes square images, got {height} x {width}")
+        raise ValueError(f"{name} takes square images, got {height} x {width}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     network = network_config(resolution=height, colours=colours, **_of(network_config, given))
     budgets = {"n_images_initial": n_images_initial, "n_images_per_retraining": n_images_per_retraining}
     training = training_config(network=network, **budgets, **_of(training_config, given))
-    return UNetModel(process(**_of(process, given)), training, device)
+    return NetworkModel(process(**_of(process, given)), training, device)
 
 
 def _configs(model: str) -> tuple[type, type, type]:
-    """The three dataclasses that share out the options of a U-Net model: network, training, process."""
+    """The three dataclasses that share out the options of a network model: network, training, process."""
     from iterative_retraining.models.ddpm import DDPM
     from iterative_retraining.models.edm import EDM
     from iterative_retraining.models.flow_matching import FlowMatching
     from iterative_retraining.models.networks import UNetConfig
+    from iterative_retraining.models.spline_flow import MaximumLikelihood, SplineFlowConfig
     from iterative_retraining.models.training import TrainingConfig
 
+    if model == "spline_flow":
+        return SplineFlowConfig, TrainingConfig, MaximumLikelihood
     return UNetConfig, TrainingConfig, {"edm": EDM, "flow_matching": FlowMatching, "ddpm": DDPM}[model]
 
 

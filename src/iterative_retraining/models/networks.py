@@ -41,6 +41,10 @@ class UNetConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout = {self.dropout} is not allowed: it must lie in [0, 1)")
 
+    def build(self) -> "UNet":
+        """The network, with random weights from torch's generator."""
+        return UNet(self)
+
 
 def _norm(channels: int) -> nn.GroupNorm:
     groups = max(1, min(32, channels // 4))

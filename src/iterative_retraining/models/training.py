@@ -1,4 +1,4 @@
-"""A U-Net and a process behind the Model protocol: trained in batches, sampled by index; images uint8 (N, H, W, C)."""
+"""A network and a process behind the Model protocol: trained in batches, sampled by index; images are uint8 NHWC."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from iterative_retraining.data import TrainingSet, to_uint8, to_unit
-from iterative_retraining.models.networks import UNet, UNetConfig
+from iterative_retraining.models.networks import UNetConfig
 from iterative_retraining.models.process import Process, check_numbers
+from iterative_retraining.models.spline_flow import SplineFlowConfig
 from iterative_retraining.seeding import generator, noise_by_index, stage_seed, torch_seed
 
 
@@ -21,12 +22,12 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The training of a `UNetModel`. Budgets, half-lives and ramps are counted in images shown to the network.
+    """The training of a `NetworkModel`. Budgets, half-lives and ramps are counted in images shown to the network.
 
     Each fit starts Adam afresh and the EMA becomes the next fit's start, as in the published retraining protocol.
     """
 
-    network: UNetConfig
+    network: UNetConfig | SplineFlowConfig
     n_images_initial: int
     n_images_per_retraining: int
     batch_size: int = 128
@@ -69,17 +70,17 @@ def shuffled_batches(n_data: int, n_images: int, batch_size: int, seed: int) -> 
         pending, n_images = pending[size:], n_images - size
 
 
-class UNetModel:
-    """A U-Net that learns and undoes ``process`` (EDM, flow matching or DDPM)."""
+class NetworkModel:
+    """A network that learns and undoes ``process``: a U-Net for EDM, flow matching or DDPM, or a spline flow."""
 
     def __init__(self, process: Process, config: TrainingConfig, device: str = "cpu") -> None:
         self.process, self.config, self.device = process, config, torch.device(device)
-        self.net: UNet | None = None
+        self.net: nn.Module | None = None
         self._flat: nn.Parameter | None = None
 
     def _new_network(self, seed: int) -> None:
         with torch_seed(seed):
-            net = UNet(self.config.network)
+            net = self.config.network.build()
         # channels_last wins in training on two CPU cores and is what tensor cores want: benchmarks/edm_training.py
         self.net = net.to(self.device, memory_format=torch.channels_last)
         self._flat = flatten_parameters(self.net)
@@ -160,6 +161,19 @@ class UNetModel:
         shape = (network.resolution, network.resolution, network.colours)
         noise = noise_by_index(stage_seed(seed, k, "step") if k else seed, rows, shape)
         return torch.from_numpy(noise).to(self.device).permute(0, 3, 1, 2)
+
+    @torch.inference_mode()
+    def log_prob(self, images: np.ndarray) -> np.ndarray:
+        """Log densities in nats of pixels in [-1, 1] at uint8 images (N, H, W, C), float64 (N,).
+
+        Raises ValueError for a process without an exact density.
+        """
+        if not hasattr(self.process, "log_prob"):
+            raise ValueError(f"{type(self.process).__name__} has no exact density; spline_flow has one")
+        self.net.eval()
+        batches = np.array_split(to_unit(images), range(0, len(images), self.config.sampling_batch_size)[1:])
+        x = (torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2) for batch in batches)
+        return torch.cat([self.process.log_prob(self.net, one).double() for one in x]).cpu().numpy()
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The weights (the EMA of the last fit) by name, float32 arrays on the CPU."""
