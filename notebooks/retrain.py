@@ -17,13 +17,15 @@
 # | parameter | meaning |
 # |---|---|
 # | `dataset`, `data_dir` | the real images, `digits` or `fashion_mnist`, and the folder of their files, where files are needed |
-# | `model`, `model_options` | `edm` or `gaussian`, and overrides of its options |
+# | `model`, `model_options` | `edm`, `flow_matching`, `ddpm`, `spline_flow` or `gaussian`, and overrides of its options |
 # | `scheme`, `lam` | `mix` (all real images and ⌊λn⌋ synthetic ones) or `fully_synthetic`; λ is the ratio synthetic : real |
 # | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |
 # | `n_images_initial`, `n_images_per_retraining` | training budgets of θ₀ and of each retraining, in images shown |
 # | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
 # | `init` | empty to train θ₀ here, or a run directory whose last weights are θ₀ |
 # | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
+# | `keep_every` | 0 keeps the weights of θ₀ and of the last generation; k also those of every k-th |
+# | `tensorboard_dir` | empty, or a folder for TensorBoard (needs the package tensorboard) |
 # | `run_dir` | where to write; empty for `runs/manual/<run id>` below the current directory |
 
 # %% tags=["parameters"]
@@ -41,6 +43,8 @@ init = ""
 features = "auto"
 features_weights = ""
 run_dir = ""
+keep_every = 0
+tensorboard_dir = ""
 model_options = {}
 
 # %%
@@ -49,18 +53,24 @@ from iterative_retraining.parameters import check_parameters
 
 names = (
     "dataset model scheme lam n_retrain n_images_initial n_images_per_retraining seed device data_dir init features "
-    "features_weights run_dir model_options"
+    "features_weights run_dir keep_every model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
-experiment = open_experiment(**{name: globals()[name] for name in names.split()})
+given = {name: globals()[name] for name in names.split()[:-1]}
+experiment = open_experiment(**given)
 print(
     f"run {experiment.run.config.run_id}: {len(experiment.run.rows)} of {n_retrain + 1} generations are complete"
 )
 
 # %%
-from iterative_retraining.progress import ProgressDisplay
+from iterative_retraining.progress import ProgressDisplay, tensorboard_writer
 
-with ProgressDisplay(n_retrain) as progress:
+log = (
+    tensorboard_writer(tensorboard_dir, experiment.run.config.run_id)
+    if tensorboard_dir
+    else None
+)
+with ProgressDisplay(n_retrain, log=log) as progress:
     for record in experiment.records(progress):
         progress.generation_done(record)
 

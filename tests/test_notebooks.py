@@ -112,9 +112,31 @@ def test_live_progress_is_for_terminals_and_open_kernels(monkeypatch, capsys):
     with ProgressDisplay(4, live=True) as progress:
         progress(1, 32, 64)
         progress(1, 64, 64)
-        assert (progress.bar.n, progress.bar.total) == (64, 64)
+        assert (progress.bar.n, progress.bar.total) == (64, 4 * 64)  # as if generations 2 to 4 took as many images
         progress(2, 32, 128)
-        assert (progress.bar.n, progress.bar.total) == (32, 128)
+        assert (progress.bar.n, progress.bar.total) == (64 + 32, 64 + 3 * 128)
+
+
+def test_tensorboard_gets_every_number_of_a_generation(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from iterative_retraining.progress import ProgressDisplay, tensorboard_writer
+    from iterative_retraining.retrain import GenerationRecord
+
+    with ProgressDisplay(4, live=False, log=tensorboard_writer(tmp_path, "run-1")) as progress:
+        for t in (0, 1):
+            progress.generation_done(GenerationRecord(t, 64, 10, 5, {"fid": 0.25 + t}, 1.0, 2.0, 3.0))
+    events = EventAccumulator(str(tmp_path / "run-1")).Reload()
+    assert {"fid", "n_images", "seconds_fit"} <= set(events.Tags()["scalars"])
+    assert [(e.step, e.value) for e in events.Scalars("fid")] == [(0, 0.25), (1, 1.25)]
+
+
+def test_tensorboard_that_is_not_installed_is_said(monkeypatch, tmp_path):
+    from iterative_retraining.progress import tensorboard_writer
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="needs the package tensorboard: pip install tensorboard"):
+        tensorboard_writer(tmp_path, "run-1")
 
 
 def test_a_run_in_an_open_kernel_has_a_bar(tmp_path, monkeypatch):

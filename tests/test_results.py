@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -25,7 +28,9 @@ def test_publishing_keeps_ledger_and_previews(runs, tmp_path):
         np.testing.assert_array_equal(previews, results.read_previews(run))
         strip = np.asarray(Image.open(run / "preview-0001.png"))
         np.testing.assert_array_equal(previews[1, 2], strip[:, 16:24])
-    assert results.find_results(tmp_path / "results") == sorted((tmp_path / "results").iterdir())
+    assert results.find_results(tmp_path / "results") == sorted(
+        p for p in (tmp_path / "results").iterdir() if p.is_dir()
+    )
 
 
 def test_no_results_and_no_runs_are_refused(tmp_path):
@@ -69,3 +74,20 @@ def test_mosaic_places_tiles_row_by_row():
     np.testing.assert_array_equal(picture[::3, ::4], np.arange(16).reshape(4, 4))
     assert (picture[2::3] == 110).all()
     assert plots.mosaic(np.zeros((16, 5, 5, 3), dtype=np.uint8)).shape == (23, 23, 3)
+
+
+def test_the_crate_names_every_file_with_its_hash_and_every_attempt(runs, tmp_path):
+    results.publish(runs[:2], tmp_path / "results")
+    graph = json.loads((tmp_path / "results" / "ro-crate-metadata.json").read_text())["@graph"]
+    files = [e for e in graph if e["@type"] == "File"]
+    assert len(files) == 2 * 5
+    for entity in files:
+        content = (tmp_path / "results" / entity["@id"]).read_bytes()
+        assert entity["sha256"] == hashlib.sha256(content).hexdigest()
+    sets = {e["@id"] for e in graph if e["@type"] == "Dataset"} - {"./"}
+    actions = [e for e in graph if e["@type"] == "CreateAction"]
+    assert {a["result"]["@id"] for a in actions} == sets
+    assert all("commit" in a["instrument"] and a["description"] == "complete" for a in actions)
+    again = results.publish(runs[:2], tmp_path / "results")
+    assert len(again) == 2
+    assert len(json.loads((tmp_path / "results" / "ro-crate-metadata.json").read_text())["@graph"]) == len(graph)

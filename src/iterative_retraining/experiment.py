@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from iterative_retraining.attempts import attempt, bytes_needed, check_disk
 from iterative_retraining.config import ConfigError, RunConfig, check_count, check_device, init_identity
 from iterative_retraining.data import WITH_TEST_SPLIT, DataError, load_dataset
 from iterative_retraining.metrics import ImageMetrics
@@ -36,19 +37,21 @@ class Experiment:
     def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
         """The generations of the run, see `iterative_retraining.retrain.retrain`.
 
-        Each call starts from a new model: one that was stopped in the middle of a fit must not be trained on.
+        Each call starts from a new model: one that was stopped in the middle of a fit must not be trained on. How the
+        attempt ends is written into the manifest. Raises Terminated on SIGTERM, RunError if memory does not suffice.
         """
-        return retrain(
-            self.new_model(),
-            self.real,
-            self.scheme,
-            [self.metrics],
-            n_retrain=self.n_retrain,
-            seed=self.run.config.seed,
-            run=self.run,
-            initial_state=self.initial_state,
-            progress=progress,
-        )
+        with attempt(self.run, self.n_retrain):
+            yield from retrain(
+                self.new_model(),
+                self.real,
+                self.scheme,
+                [self.metrics],
+                n_retrain=self.n_retrain,
+                seed=self.run.config.seed,
+                run=self.run,
+                initial_state=self.initial_state,
+                progress=progress,
+            )
 
 
 def open_experiment(
@@ -61,6 +64,7 @@ def open_experiment(
     model_options: Mapping[str, Any] | None = None,
     features: str = "auto",
     features_weights: str | Path = "",
+    keep_every: int = 0,
     **parameters: Any,
 ) -> Experiment:
     """Checks the parameters, opens the run directory and writes its manifest and its real-vs-real floor.
@@ -69,9 +73,11 @@ def open_experiment(
 
     ``parameters`` are those of `RunConfig`; ``features`` and ``features_weights`` choose the space of the metrics, see
     `iterative_retraining.metrics.features.build_features`: one space for all generations of a run.
-    Raises ConfigError for a bad parameter, RunError for a bad directory.
+    ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last.
+    Raises ConfigError for a bad parameter, RunError for a bad directory or a disk that is too small.
     """
     n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
+    keep_every = check_count("keep_every", keep_every, "it counts generations")
     device = check_device(device)
     config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
     try:
@@ -97,11 +103,16 @@ def open_experiment(
     initial_state = read_state(Path(init)) if init else None
     if initial_state is not None:
         model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
-    run = Run(run_dir or Path("runs") / "manual" / config.run_id, config)
+    scheme = build_scheme(config.scheme, config.lam)
+    run = Run(run_dir or Path("runs") / "manual" / config.run_id, config, keep_every=keep_every)
     if len(run.rows) <= n_retrain:
-        write_manifest(run, n_retrain=n_retrain, device=device, real=real)
+        n_samples = max(len(real), scheme.n_samples(len(real)))
+        counts = (n_samples, n_retrain, scheme.history_length, keep_every)
+        needed = bytes_needed(model.state_bytes(real.shape[1:]), real[0].nbytes, *counts)
+        check_disk(run, needed)
+        write_manifest(run, n_retrain=n_retrain, device=device, real=real, initial_state=initial_state)
     _measure_floor(run, metrics, real)
-    return Experiment(run, real, new_model, build_scheme(config.scheme, config.lam), metrics, n_retrain, initial_state)
+    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state)
 
 
 def _measure_floor(run: Run, metrics: ImageMetrics, real: np.ndarray) -> None:

@@ -34,3 +34,20 @@ def unlock(path: Path) -> None:
     """Gives the directory free for other processes."""
     if path.resolve() in _HELD:
         os.close(_HELD.pop(path.resolve()))
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process, this one or another, holds the lock of a run directory."""
+    if path.resolve() in _HELD:
+        return True
+    try:
+        descriptor = os.open(path / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -2,11 +2,14 @@
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
+from iterative_retraining.config import ConfigError
 from iterative_retraining.retrain import GenerationRecord
 
 SHOWN = ("fid", "precision", "recall", "fld")  # of the metrics; the ledger has them all
@@ -20,9 +23,12 @@ def is_live() -> bool:
 class ProgressDisplay:
     """A context manager to hand to `retrain` as ``progress``; call `generation_done` with every record."""
 
-    def __init__(self, n_retrain: int, live: bool | None = None) -> None:
+    def __init__(
+        self, n_retrain: int, live: bool | None = None, log: Callable[[GenerationRecord], None] | None = None
+    ) -> None:
         self.n_retrain, self.live = n_retrain, is_live() if live is None else live
         self.bar: tqdm | None = None
+        self.generation, self.n_before, self.log = -1, 0, log
 
     def __enter__(self) -> Self:
         if self.live:
@@ -34,15 +40,19 @@ class ProgressDisplay:
             self.bar.close()
 
     def __call__(self, generation: int, n_images_seen: int, n_images: int) -> None:
+        """One bar for the whole run: its total takes later fits to be as long as this one, so time left is a guess."""
         if self.bar is None:
             return
-        if self.bar.total != n_images or n_images_seen < self.bar.n:
-            self.bar.reset(n_images)
+        if generation != self.generation:
+            self.generation, self.n_before = generation, self.bar.n
+        self.bar.total = self.n_before + n_images * (self.n_retrain - generation + 1)
         self.bar.set_description(f"generation {generation} of {self.n_retrain}", refresh=False)
-        self.bar.update(n_images_seen - self.bar.n)
+        self.bar.update(self.n_before + n_images_seen - self.bar.n)
 
     def generation_done(self, record: GenerationRecord) -> None:
         """Says what a completed generation measured."""
+        if self.log is not None:
+            self.log(record)
         measured = ", ".join(f"{name} {record.metrics[name]:.3f}" for name in SHOWN if name in record.metrics)
         seconds = record.seconds_fit + record.seconds_sample + record.seconds_metrics
         line = f"generation {record.generation} of {self.n_retrain}: {measured} ({seconds:.1f} s)"
@@ -50,3 +60,24 @@ class ProgressDisplay:
             self.bar.write(line)
         else:
             print(line, flush=True)
+
+
+def tensorboard_writer(folder: str | Path, run_id: str) -> Callable[[GenerationRecord], None]:
+    """A function that writes a record's numbers as scalars below ``folder``, for TensorBoard.
+
+    Raises ConfigError where the package tensorboard is not installed (extra ``tensorboard``).
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"tensorboard_dir = {str(folder)!r} needs the package tensorboard: pip install tensorboard"
+        ) from error
+    writer = SummaryWriter(Path(folder) / run_id)
+
+    def write(record: GenerationRecord) -> None:
+        for name, value in record.row().items():
+            writer.add_scalar(name, value, record.generation)
+        writer.flush()
+
+    return write

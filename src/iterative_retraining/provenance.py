@@ -1,5 +1,6 @@
 """What made a run: written into its manifest at every attempt, and read by the chapters."""
 
+import ast
 import datetime
 import hashlib
 import importlib.metadata
@@ -7,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import numpy as np
 
 from iterative_retraining.runs import Run, write_json
 
+# The modules that decide a run's numbers, relative to the package; what draws, reads or tells of them is not here.
+DECIDING = ("data.py", "schemes.py", "seeding.py", "retrain.py", "models", "metrics")
 PACKAGES = ("iterative-retraining", "torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -30,6 +34,29 @@ def git_state() -> dict[str, Any]:
 
     changes = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def source_sha256(package: Path = Path(__file__).parent) -> str:
+    """SHA-256 of the code that decides a run's numbers, without comments, docstrings and layout.
+
+    Results that were made by other code than is here now have another value: they are stale.
+    """
+    digest = hashlib.sha256()
+    for name in DECIDING:
+        place = package / name
+        for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            tree = ast.parse(file.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    _drop_docstring(node)
+            digest.update(f"{file.relative_to(package).as_posix()}\n{ast.unparse(tree)}\n".encode())
+    return digest.hexdigest()
+
+
+def _drop_docstring(node: Any) -> None:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        node.body = node.body[1:] or [ast.Pass()]
 
 
 def cpu_name() -> str:
@@ -67,16 +94,46 @@ def data_sha256(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(run: Run, *, n_retrain: int, device: str, real: np.ndarray) -> None:
+def state_sha256(state: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of named arrays, such as starting weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {data_sha256(state[name])}\n".encode())
+    return digest.hexdigest()
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The manifest of a run directory; one without attempts if it has none yet."""
+    file = Path(path) / "manifest.json"
+    return json.loads(file.read_text()) if file.is_file() else {"attempts": []}
+
+
+def write_manifest(
+    run: Run, *, n_retrain: int, device: str, real: np.ndarray, initial_state: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Adds this attempt to the run's ``manifest.json``: when, from which generation on, code, versions, hardware."""
-    file = run.path / "manifest.json"
-    manifest = json.loads(file.read_text()) if file.is_file() else {"run_id": run.config.run_id, "attempts": []}
+    manifest = {"run_id": run.config.run_id} | read_manifest(run.path)
     manifest |= {"config": run.config.identity(), "n_retrain": n_retrain, "real_sha256": data_sha256(real)}
+    manifest["initial_weights_sha256"] = None if initial_state is None else state_sha256(initial_state)
     manifest["attempts"].append(
         {
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "started": _now(),
             "first_generation": len(run.rows),
+            "source_sha256": source_sha256(),
             **this_machine(device),
         }
     )
-    write_json(file, manifest)
+    write_json(run.path / "manifest.json", manifest)
+
+
+def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None:
+    """Completes the last attempt in the manifest: how it ended ("complete", "stopped" or "failed"), the message of what
+    ended it, and its wall time. An attempt that was killed has none of these."""
+    manifest = read_manifest(run.path)
+    ending = {"ended": _now(), "outcome": outcome, "message": message, "seconds": seconds}
+    manifest["attempts"][-1] |= ending | {"last_generation": len(run.rows) - 1}
+    write_json(run.path / "manifest.json", manifest)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -4,7 +4,8 @@
     manifest.json            every attempt: versions, commit, device, threads
     ledger.jsonl             a line per complete generation, written last
     checkpoint-0003.safetensors, samples-0003.npy, preview-0003.png
-                             weights and samples of the last complete generation (weights of theta_0 stay too)
+                             weights and samples of the last complete generation (weights of theta_0 stay too, and of
+                             every k-th generation if asked for)
 
 A generation is complete when its ledger line is. Every other file is written beside its place, synced and renamed, so
 whatever a kill leaves behind belongs to a generation without a line and is written again.
@@ -153,8 +154,8 @@ class Run:
     its last complete generation is missing or damaged.
     """
 
-    def __init__(self, path: str | Path, config: RunConfig) -> None:
-        self.path, self.config = Path(path), config
+    def __init__(self, path: str | Path, config: RunConfig, *, keep_every: int = 0) -> None:
+        self.path, self.config, self.keep_every = Path(path), config, keep_every
         lock(self.path)
         try:
             self._claim()
@@ -258,12 +259,11 @@ class Run:
             found = re.fullmatch(r"(checkpoint|samples)-(\d+)\.\w+", file.name)
             if not found:
                 continue
-            kind, age = found[1], last - int(found[2])
-            keep = (
-                int(found[2]) == 0 or age == 0
-                if kind == "checkpoint"
-                else history_length is None or age < history_length
-            )
+            kind, generation = found[1], int(found[2])
+            if kind == "checkpoint":
+                keep = generation in (0, last) or (self.keep_every > 0 and generation % self.keep_every == 0)
+            else:
+                keep = history_length is None or last - generation < history_length
             if not keep:
                 file.unlink()
 

@@ -39,6 +39,9 @@ class Model(Protocol):
     def sample(self, n: int, *, seed: int) -> np.ndarray:
         """``n`` items shaped and typed like the data; item i depends on ``(seed, i)`` and the weights alone."""
 
+    def state_bytes(self, item_shape: tuple[int, ...]) -> int:
+        """About how many bytes `state_dict` has for items of ``item_shape``, before there are weights."""
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """All that `sample` and the next `fit` need, as arrays by name."""
 

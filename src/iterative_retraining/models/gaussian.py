@@ -57,6 +57,11 @@ class Gaussian:
         log_det = 2 * np.log(np.diagonal(factor)).sum()
         return -0.5 * ((z**2).sum(axis=0) + log_det + self.mean.size * np.log(2 * np.pi))
 
+    def state_bytes(self, item_shape: tuple[int, ...]) -> int:
+        """The size of `state_dict` for items of ``item_shape``: mean and covariance, float64."""
+        dim = int(np.prod(item_shape))
+        return 8 * dim * (dim + 1)
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """All that `sample` needs, as arrays."""
         shape, flag = np.array(self.item_shape, dtype=np.int64), np.array([self.is_image], dtype=np.uint8)

@@ -175,6 +175,11 @@ class NetworkModel:
         x = (torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2) for batch in batches)
         return torch.cat([self.process.log_prob(self.net, one).double() for one in x]).cpu().numpy()
 
+    def state_bytes(self, item_shape: tuple[int, ...]) -> int:
+        """The size of `state_dict`, without building it."""
+        with torch.device("meta"):
+            return sum(t.numel() * t.element_size() for t in self.config.network.build().state_dict().values())
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """The weights (the EMA of the last fit) by name, float32 arrays on the CPU."""
         return {name: tensor.cpu().numpy().copy() for name, tensor in self.net.state_dict().items()}

@@ -14,6 +14,7 @@ from iterative_retraining.plots.metrics import bias_in_n, metrics_against, verdi
 from iterative_retraining.plots.plane import density_panels, lines_by_arm
 from iterative_retraining.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
 from iterative_retraining.plots.slider import frames_slider
+from iterative_retraining.plots.status import attempts_by_run, seconds_by_stage
 from iterative_retraining.plots.style import FLOOR_COLOUR, arm_style
 from iterative_retraining.plots.theory import (
     distances_over_time,
@@ -26,6 +27,7 @@ from iterative_retraining.plots.theory import (
 __all__ = [
     "FLOOR_COLOUR",
     "arm_style",
+    "attempts_by_run",
     "bias_in_n",
     "decay_by_dimension",
     "density_panels",
@@ -40,6 +42,7 @@ __all__ = [
     "quality_curves",
     "rate_panels",
     "sample_grid",
+    "seconds_by_stage",
     "shares_collapsed",
     "stacked_errors",
     "std_bands",

@@ -1,0 +1,110 @@
+"""The state of every run, from its directory alone: complete, running, stopped, failed or interrupted; stale or not.
+
+python -m iterative_retraining.status runs/cpu/* results/*
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from iterative_retraining.locks import RunError, in_use
+from iterative_retraining.provenance import read_manifest, source_sha256
+from iterative_retraining.runs import read_config, read_ledger
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What a run directory says of itself."""
+
+    run_id: str
+    state: str
+    """complete, running (its lock is held), stopped (SIGTERM, Ctrl-C), failed, interrupted (killed) or damaged."""
+    generations: int
+    wanted: int
+    attempts: int
+    code: str
+    """current; stale, if other code than is here made a generation; or unknown, if no attempt recorded its source."""
+    hours: float
+    """Wall time of the complete generations, fit, samples and metrics."""
+    device: str
+    commit: str
+    message: str
+    """What ended the last attempt, if it did not complete."""
+
+
+def run_status(path: str | Path) -> RunStatus:
+    """The status of the run directory ``path``. Raises RunError if it is none."""
+    path, state, message = Path(path), "", ""
+    run_id = read_config(path)["run_id"]
+    manifest, rows = read_manifest(path), []
+    try:
+        rows = read_ledger(path)
+    except RunError as error:
+        state, message = "damaged", str(error)
+    attempts = manifest["attempts"]
+    last: dict[str, Any] = attempts[-1] if attempts else {}
+    wanted = manifest.get("n_retrain", 0) + 1
+    if not state:
+        state = _state(path, len(rows) >= wanted, last)
+    if state in ("stopped", "failed"):
+        message = last["message"]
+    seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds_"))
+    commits = sorted({str(a["git"]["commit"])[:7] + ("+" if a["git"]["dirty"] else "") for a in attempts})
+    devices = sorted({a["hardware"]["name"] for a in attempts})
+    sources = [a.get("source_sha256") for a in attempts]
+    found = (_code(sources), seconds / 3600, ", ".join(devices), ", ".join(commits), message)
+    return RunStatus(run_id, state, len(rows), wanted, len(attempts), *found)
+
+
+def _state(path: Path, complete: bool, last: dict[str, Any]) -> str:
+    if in_use(path):
+        return "running"
+    if complete:
+        return "complete"
+    outcome = last.get("outcome", "interrupted")
+    return outcome if outcome != "complete" else "interrupted"  # it was extended, and then killed at once
+
+
+def _code(sources: list[str | None]) -> str:
+    if not any(sources):
+        return "unknown"
+    return "current" if set(sources) == {source_sha256()} else "stale"
+
+
+def status_table(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """One row a run directory of ``paths``, by run id; what is no run directory is left out."""
+    rows = [asdict(run_status(path)) for path in map(Path, paths) if (path / "config.json").is_file()]
+    return pd.DataFrame(rows, columns=list(RunStatus.__dataclass_fields__)).sort_values("run_id", ignore_index=True)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """`status_table` as a Markdown table."""
+    lines = [
+        "| run | state | generations | attempts | code | hours | device | commit | last message |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in table.itertuples():
+        cells = (f"`{r.run_id}`", r.state, f"{r.generations} of {r.wanted}", r.attempts, r.code, f"{r.hours:.2f}")
+        lines.append(f"| {' | '.join(map(str, cells))} | {r.device} | {r.commit} | {r.message.replace('|', '/')} |")
+    return "\n".join(lines)
+
+
+def stale_note(paths: Iterable[str | Path]) -> str:
+    """One sentence on how many of the runs at ``paths`` were made by other code than is here; "" if none was."""
+    found = [run_status(path) for path in paths]
+    stale = [status.run_id for status in found if status.code == "stale"]
+    if not stale:
+        return ""
+    return (
+        f"**{len(stale)} of these {len(found)} runs are stale**: code that decides their numbers has changed since "
+        f"({', '.join(f'`{run_id}`' for run_id in stale)})."
+    )
+
+
+if __name__ == "__main__":
+    table = status_table(sys.argv[1:] or sorted(Path("runs").glob("*/*")))
+    print(table.to_string(index=False) if len(table) else "no run directories")

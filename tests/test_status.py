@@ -1,0 +1,172 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from iterative_retraining import provenance
+from iterative_retraining.attempts import bytes_needed
+from iterative_retraining.config import RunConfig
+from iterative_retraining.experiment import open_experiment
+from iterative_retraining.models.gaussian import Gaussian
+from iterative_retraining.models.training import NonFiniteLossError
+from iterative_retraining.provenance import source_sha256, state_sha256
+from iterative_retraining.runs import Run, RunError, read_state
+from iterative_retraining.status import markdown, run_status, stale_note, status_table
+
+from conftest import TINY_RUN
+
+GAUSSIAN = {"model": "gaussian", "n_retrain": 2}
+
+
+def finish(path: Path, **parameters) -> Path:
+    experiment = open_experiment(run_dir=path, **{**GAUSSIAN, **parameters})
+    for _ in experiment.records():
+        pass
+    experiment.run.close()
+    return path
+
+
+@pytest.fixture
+def done(tmp_path) -> Path:
+    return finish(tmp_path / "run")
+
+
+def test_a_complete_run(done):
+    status = run_status(done)
+    assert (status.state, status.generations, status.wanted, status.attempts) == ("complete", 3, 3, 1)
+    assert (status.code, status.message) == ("current", "")
+    assert 0 < status.hours < 1
+    last = provenance.read_manifest(done)["attempts"][-1]
+    assert (last["outcome"], last["last_generation"]) == ("complete", 2)
+    assert last["seconds"] > 0
+    assert last["source_sha256"] == source_sha256()
+
+
+def test_a_run_that_is_held_is_running_and_one_that_was_killed_is_interrupted(tmp_path, done):
+    held = Run(done, RunConfig(model="gaussian"))
+    assert run_status(done).state == "running"
+    held.close()
+    manifest = json.loads((done / "manifest.json").read_text())
+    for name in ("ended", "outcome", "message", "seconds", "last_generation"):
+        del manifest["attempts"][-1][name]  # as kill -9 leaves it
+    (done / "manifest.json").write_text(json.dumps(manifest | {"n_retrain": 9}))
+    assert (run_status(done).state, run_status(done).wanted) == ("interrupted", 10)
+
+
+def breaks(monkeypatch, error):
+    def fit(self, data, *, seed, progress=None):
+        raise error
+
+    monkeypatch.setattr(Gaussian, "fit", fit)
+
+
+def test_a_divergence_is_a_failure_with_its_message(tmp_path, monkeypatch):
+    breaks(monkeypatch, NonFiniteLossError("the loss is nan at step 3"))
+    with pytest.raises(NonFiniteLossError):
+        finish(tmp_path / "run")
+    status = run_status(tmp_path / "run")
+    assert status.state == "running"  # this process still holds the directory
+    from iterative_retraining.locks import unlock
+
+    unlock(tmp_path / "run")
+    status = run_status(tmp_path / "run")
+    assert status.state == "failed"
+    assert status.message.startswith("NonFiniteLossError: generation 0: the loss is nan at step 3")
+
+
+@pytest.mark.parametrize("error", [MemoryError("array"), torch.OutOfMemoryError("CUDA out of memory. Tried")])
+def test_memory_that_does_not_suffice_says_the_way_out(tmp_path, monkeypatch, error):
+    from iterative_retraining.models.training import NetworkModel
+
+    def fit(self, data, *, seed, progress=None):
+        raise error
+
+    monkeypatch.setattr(NetworkModel, "fit", fit)
+    experiment = open_experiment(run_dir=tmp_path / "run", **TINY_RUN)
+    message = r"generation 0: out of memory \(.*\); a smaller one of batch_size = 32, .*0 complete generations are kept"
+    with pytest.raises(RunError, match=message):
+        next(experiment.records())
+    experiment.run.close()
+    assert run_status(tmp_path / "run").state == "failed"
+
+
+def test_a_damaged_ledger_is_a_state_too(done):
+    (done / "ledger.jsonl").write_text("{}\n")
+    status = run_status(done)
+    assert status.state == "damaged"
+    assert "line 1 is damaged" in status.message
+
+
+def test_results_of_other_code_are_stale(done, tmp_path, monkeypatch):
+    assert stale_note([done]) == ""
+    manifest = json.loads((done / "manifest.json").read_text())
+    manifest["attempts"][0]["source_sha256"] = "0" * 64
+    (done / "manifest.json").write_text(json.dumps(manifest))
+    assert run_status(done).code == "stale"
+    assert "**1 of these 1 runs are stale**" in stale_note([done])
+    del manifest["attempts"][0]["source_sha256"]
+    (done / "manifest.json").write_text(json.dumps(manifest))
+    assert run_status(done).code == "unknown"
+
+
+def test_the_hash_of_the_code_sees_code_and_not_prose(tmp_path):
+    package = tmp_path / "package"
+    shutil.copytree(Path(provenance.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    assert source_sha256(package) == source_sha256()
+    file = package / "schemes.py"
+    text = file.read_text()
+    file.write_text('"""Another docstring."""\n# a comment\n' + text.partition("\n")[2])
+    (package / "plots" / "style.py").write_text("x = 1\n")
+    assert source_sha256(package) == source_sha256()
+    file.write_text(text.replace("self.lam * n_real", "self.lam * n_real + 1"))
+    assert source_sha256(package) != source_sha256()
+
+
+def test_the_table_has_a_row_a_run(done, tmp_path):
+    other = finish(tmp_path / "other", seed=1)
+    table = status_table([other, done, tmp_path])
+    assert list(table.seed if "seed" in table else table.run_id) == sorted(table.run_id)
+    text = markdown(table)
+    assert len(text.splitlines()) == 4
+    assert f"| `{table.run_id[0]}` | complete | 3 of 3 | 1 | current |" in text
+    assert status_table([]).empty
+
+
+def test_starting_weights_are_in_the_manifest(done, tmp_path):
+    child = finish(tmp_path / "child", init=str(done))
+    manifest = provenance.read_manifest(child)
+    assert manifest["initial_weights_sha256"] == state_sha256(read_state(done))
+    assert provenance.read_manifest(done)["initial_weights_sha256"] is None
+    state = {"a": np.zeros(3), "b": np.ones(2)}
+    assert state_sha256(state) == state_sha256(dict(reversed(state.items())))
+    assert state_sha256(state) != state_sha256({"a": np.zeros(3), "b": np.zeros(2)})
+
+
+def test_bytes_needed_by_hand():
+    assert bytes_needed(1000, 10, 50, 4, 1, 0) == 3 * 1000 + (2 * 50 + 5 * 16) * 10
+    assert bytes_needed(1000, 10, 50, 4, None, 2) == 5 * 1000 + (5 * 50 + 5 * 16) * 10
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    message = r"needs about 0\.\d MB and its disk has 0\.0 MB free; free some space, choose another run_dir"
+    with pytest.raises(RunError, match=message):
+        finish(tmp_path / "run")
+    assert not (tmp_path / "run" / "ledger.jsonl").exists()
+
+
+@pytest.mark.parametrize("model", [GAUSSIAN, TINY_RUN])
+def test_the_size_of_weights_is_known_before_there_are_any(tmp_path, model):
+    experiment = open_experiment(run_dir=tmp_path / "run", **{**model, "n_retrain": 0})
+    next(experiment.records())
+    held = sum(array.nbytes for array in read_state(tmp_path / "run").values())
+    shape = experiment.real.shape[1:]
+    assert abs(experiment.new_model().state_bytes(shape) - held) <= 64
+
+
+def test_more_weights_are_kept_if_asked_for(tmp_path):
+    run = finish(tmp_path / "run", n_retrain=5, keep_every=2)
+    assert sorted(int(p.stem[-4:]) for p in run.glob("checkpoint-*")) == [0, 2, 4, 5]
