@@ -9,9 +9,9 @@
 # ---
 
 # %% [markdown]
-# # Images: EDM retrained on its own samples
+# # Images: models retrained on their own samples
 #
-# *A diffusion model is retrained again and again, on real images alone, on mixes of real and synthetic images, and on
+# *A generative model is retrained again and again, on real images alone, on mixes of real and synthetic images, and on
 # synthetic images alone. Which of these runs degrade?* The figures are built as figures 1 and 2 of
 # {cite}`bertrand2024stability` are, at a scale that fits a laptop: 8 × 8 digits instead of CIFAR-10 and FFHQ-64.
 
@@ -32,19 +32,24 @@ from iterative_retraining.results import (
     read_runs,
     scale_note,
 )
+from iterative_retraining.status import stale_note
 from myst_nb import glue
 
 check_parameters(globals(), "run_dirs scale")
 run_dirs = run_dirs or find_results()
 runs, floor = read_runs(run_dirs), read_floor(run_dirs[0])
-Markdown(scale_note(scale, run_dirs))
+by_model = {str(name): table for name, table in runs.groupby("model")}
+edm = by_model.get("edm", runs)
+Markdown("\n\n".join(filter(None, [scale_note(scale, run_dirs), stale_note(run_dirs)])))
 
 # %% [markdown]
 # ## What is run
 #
 # - **Data**: the 1 797 real digits that ship inside scikit-learn, grey, 8 × 8.
-# - **Model**: EDM {cite}`karras2022elucidating`, written from the paper's equations, with a DDPM++ U-Net {cite}`song2021score`
-#   of 16 channels; Heun's deterministic sampler, 18 steps.
+# - **Models**, all with a DDPM++ U-Net {cite}`song2021score` of 16 channels, written from the papers' equations: `edm`
+#   {cite}`karras2022elucidating`, sampled by Heun's deterministic method, 18 steps; and, where it was run, `flow_matching`
+#   {cite}`lipman2023flow,tong2024improving`, noise and data of a batch paired by optimal transport, sampled by 8 steps of the classical
+#   Runge–Kutta method.
 # - **Retraining**: each starts from the weights (the EMA) of the one before, with a fresh Adam, for the same number of images
 #   whatever the arm. θ₀ is trained once per seed and shared by all arms of that seed.
 # - **Latents**: fresh for every generation. (The paper's code reuses the same ones; see {doc}`../setting`.)
@@ -58,10 +63,14 @@ Markdown(scale_note(scale, run_dirs))
 # ## FID, precision and recall
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-quality", "caption": "FID (lower is better), precision and recall (higher is better) against the number of retrainings, as in figure 2 of the paper. Lines: mean over seeds; bands: their range. Grey: real against real, mean and 2.5 to 97.5 % over random halvings."}, "image": {"alt": "Three panels of FID, precision and recall against retrainings; the dashed red fully synthetic curve leaves the others, the curves with real data stay level."}}
-figure = plots.quality_curves(runs, floor)
+figure = plots.family_curves(by_model, floor, ["fid", "precision", "recall"])
 
 # %% tags=["hide-input"]
-Markdown(arm_table(runs, floor, ["fid", "precision", "recall"]))
+main = ["fid", "precision", "recall"]
+tables = (
+    f"**{name}**\n\n{arm_table(one, floor, main)}" for name, one in by_model.items()
+)
+Markdown("\n\n".join(tables))
 
 # %% [markdown]
 # *How to read {numref}`fig-quality`.* The first point of every curve is θ₀, the same in all arms of a seed. λ = 0 is the
@@ -69,11 +78,11 @@ Markdown(arm_table(runs, floor, ["fid", "precision", "recall"]))
 # it and keeps going.
 
 # %% tags=["hide-input"]
-for name, text in arm_summary(runs, floor).items():
+for name, text in arm_summary(edm, floor).items():
     glue(name, text, display=False)
 
 # %% [markdown]
-# After {glue:text}`retrainings` retrainings, over {glue:text}`seeds` seed(s), the FID of the fully synthetic arm has gone from
+# EDM: after {glue:text}`retrainings` retrainings, over {glue:text}`seeds` seed(s), the FID of the fully synthetic arm has gone from
 # {glue:text}`synthetic-first` to {glue:text}`synthetic-last`; the worst mean of any arm that keeps the real data is
 # {glue:text}`mix-worst`, at λ = {glue:text}`mix-worst-lam`.
 #
@@ -81,13 +90,14 @@ for name, text in arm_summary(runs, floor).items():
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-more-metrics", "caption": "KID (lower is better), density, coverage and authenticity against the number of retrainings; lines, bands and floor as in the figure before."}, "image": {"alt": "Four panels of KID, density, coverage and authenticity against retrainings, by arm, with the real-vs-real floor."}}
 more = ["kid", "density", "coverage", "authenticity"]
-figure = plots.quality_curves(runs, floor, more)
+figure = plots.family_curves(by_model, floor, more)
 
 # %% tags=["hide-input"]
-Markdown(paired_table(runs))
+tables = (f"**{name}**\n\n{paired_table(one)}" for name, one in by_model.items())
+Markdown("\n\n".join(tables))
 
 # %% [markdown]
-# KID orders the arms as FID does. Density and coverage see the collapse as precision does: fully synthetic, coverage ends at
+# In numbers for EDM: KID orders the arms as FID does. Density and coverage see the collapse as precision does: fully synthetic, coverage ends at
 # {glue:text}`coverage-synthetic`, against {glue:text}`coverage-low` at λ = {glue:text}`lam-low` and {glue:text}`coverage-high` at
 # λ = {glue:text}`lam-high`. Authenticity tells whether an arm does well by copying: it ends at
 # {glue:text}`authenticity-low` at λ = {glue:text}`lam-low`, {glue:text}`authenticity-high` at λ = {glue:text}`lam-high` and
@@ -102,10 +112,10 @@ shown = [int(g) for g in np.linspace(0, shortest, 5)]
 first_seed = (
     runs[runs.seed == runs.seed.min()]
     .drop_duplicates("run_id")
-    .sort_values("lam", na_position="first")
+    .sort_values(["model", "lam"], na_position="first")
 )
 rows = [
-    (plots.arm_style(r.scheme, r.lam)["label"], read_previews(r.path))
+    (f"{r.model}\n{plots.arm_style(r.scheme, r.lam)['label']}", read_previews(r.path))
     for r in first_seed.itertuples()
 ]
 figure = plots.sample_grid(rows, shown)
@@ -116,7 +126,7 @@ figure = plots.sample_grid(rows, shown)
 # *The paper says* that, for all its models and data sets, only training on synthetic data alone diverges, that EDM on CIFAR-10
 # is stable for λ from 0 to 1, and EDM on FFHQ-64 for λ below 0.5.
 #
-# *We see*, on digits: the fully synthetic arm diverges in FID and precision, and its samples dissolve. The arms that keep the
+# *We see*, on digits, and in numbers for EDM: the fully synthetic arm diverges in FID and precision, and its samples dissolve. The arms that keep the
 # real data do not diverge: their FID has no trend to speak of next to that of the fully synthetic arm. But stable is not
 # unharmed: the more synthetic data, the lower the level at which precision settles, {glue:text}`precision-low` at
 # λ = {glue:text}`lam-low` against {glue:text}`precision-high` at λ = {glue:text}`lam-high`, and the paired tests above tell these
