@@ -28,7 +28,7 @@ MORE_BAD = [
     ({"model_options": {"channels": 3}}, r"channels = 3 is not allowed"),
     ({"model_options": {"multipliers": [1, 1, 1, 1, 1]}}, r"cannot be halved"),
     ({"model_options": {"learning_rate": "fast"}}, r"learning_rate"),
-    ({"init": "nowhere"}, r"init = 'nowhere' is no run directory"),
+    ({"init": "nowhere"}, r"init = 'nowhere' is no run directory and no file"),
 ]
 
 

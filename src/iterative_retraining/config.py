@@ -120,16 +120,19 @@ def check_device(device: str) -> str:
 
 
 def init_identity(init: str | Path) -> str:
-    """What names the weights that a run starts from: the run id of a run directory.
+    """What names the weights that a run starts from: the run id of a run directory, or the SHA-256 of a file.
 
-    Raises ConfigError if ``init`` is no run directory with at least one complete generation.
+    Raises ConfigError if ``init`` is neither a file nor a run directory with at least one complete generation.
     """
+    if Path(init).is_file():
+        with Path(init).open("rb") as file:
+            return f"{Path(init).name}@sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     from iterative_retraining.runs import RunError, read_config, read_ledger
 
     try:
         config, rows = read_config(Path(init)), read_ledger(Path(init))
     except (OSError, RunError) as error:
-        raise ConfigError(f"init = {str(init)!r} is no run directory: {error}") from error
+        raise ConfigError(f"init = {str(init)!r} is no run directory and no file of weights: {error}") from error
     if not rows:
         raise ConfigError(f"init = {str(init)!r} holds no complete generation yet; finish that run first")
     return f"{config['run_id']}@{rows[-1]['generation']}"

@@ -15,6 +15,7 @@ from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.checks import WeightsError
 from iterative_retraining.metrics.features import build_features
 from iterative_retraining.models import Model, build_model
+from iterative_retraining.models.pretrained import PretrainedError, load_edm_pickle
 from iterative_retraining.provenance import write_manifest
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs import Run, RunError, read_floor, read_state, write_json
@@ -97,12 +98,11 @@ def open_experiment(
         device=device,
     )
     try:
-        model = new_model()
-    except (ValueError, TypeError) as error:
+        model, initial_state = new_model(), _initial_state(init) if init else None
+        if initial_state is not None:
+            model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
+    except (ValueError, TypeError, PretrainedError) as error:
         raise ConfigError(str(error)) from error
-    initial_state = read_state(Path(init)) if init else None
-    if initial_state is not None:
-        model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
     scheme = build_scheme(config.scheme, config.lam)
     run = Run(run_dir or Path("runs") / "manual" / config.run_id, config, keep_every=keep_every)
     if len(run.rows) <= n_retrain:
@@ -113,6 +113,11 @@ def open_experiment(
         write_manifest(run, n_retrain=n_retrain, device=device, real=real, initial_state=initial_state)
     _measure_floor(run, metrics, real)
     return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state)
+
+
+def _initial_state(init: str) -> Mapping[str, np.ndarray]:
+    """theta_0 of a run directory, or of a published file of an EDM network."""
+    return load_edm_pickle(init).state if Path(init).is_file() else read_state(Path(init))
 
 
 def _measure_floor(run: Run, metrics: ImageMetrics, real: np.ndarray) -> None:
