@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import papermill
 import pytest
 import yaml
 
@@ -11,7 +12,7 @@ from iterative_retraining.config import ConfigError
 
 from conftest import ROOT, untimed
 from execute import execute
-from profiles import load_profile
+from profiles import RUN_KEYS, load_profile
 
 TINY = {
     "description": "tiny",
@@ -24,8 +25,12 @@ TINY = {
 
 def written(tmp_path: Path, profile: dict) -> Path:
     path = tmp_path / "tiny.yml"
-    path.write_text(yaml.safe_dump(profile))
+    path.write_text(yaml.safe_dump(profile, sort_keys=False))
     return path
+
+
+def with_arms(*arms: dict, **run: object) -> dict:
+    return TINY | {"run": TINY["run"] | run, "arms": list(arms)}
 
 
 @pytest.mark.parametrize("name", ["quick", "cpu"])
@@ -43,22 +48,86 @@ def test_published_results_are_those_of_the_cpu_profile():
     assert published == set(load_profile(ROOT / "profiles" / "cpu.yml").arms)
 
 
+def test_the_runs_of_the_committed_profiles_keep_their_names():
+    """theta_0 has no ledger among the results; run directories on users' disks are named by it all the same."""
+    names = [list(load_profile(ROOT / "profiles" / f"{name}.yml").runs)[:2] for name in ("cpu", "quick")]
+    assert names == [
+        ["digits-edm-mix-lam0-seed0-b725789124", "digits-edm-fully_synthetic-seed0-4f5dfda628"],
+        ["digits-edm-mix-lam0-seed0-4be500f666", "digits-edm-fully_synthetic-seed0-90a37c57a8"],
+    ]
+
+
+def test_a_profile_may_set_what_the_notebook_of_a_run_takes_and_nothing_else():
+    parameters = set(papermill.inspect_notebook(str(ROOT / "notebooks" / "retrain.ipynb")))
+    assert parameters - set(RUN_KEYS) == {"seed", "device", "init", "run_dir"}
+    assert set(RUN_KEYS) <= parameters
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arm": []}, r"tiny.yml: unknown key 'arm'; allowed: .*did you mean 'arms'"),
+        ({"arm": []}, r"unknown key 'arm'; allowed: .*did you mean 'arms'"),
         ({"arms": [{"scheme": "mix", "lamb": 1}]}, r"unknown key of an arm 'lamb'; .*did you mean 'lam'"),
         ({"arms": [{"scheme": "mix", "lam": -1}]}, r"lam = -1 is not allowed"),
-        ({"run": {"dataset": "digits"}}, r"n_retrain = None is not allowed"),
+        ({"arms": []}, r"arms = \[\] is not allowed: it is a list of at least one"),
+        ({"arms": ["mix"]}, r"arms\[0\] = 'mix' is not allowed: a mapping"),
+        ({"arms": [None]}, r"arms\[0\] = None is not allowed: a mapping"),
+        ({"arms": [{"data_dir": 3}]}, r"data_dir = 3 is not allowed: it is a path, as text"),
+        ({"arms": [{"keep_every": -1}]}, r"keep_every = -1 is not allowed"),
+        ({"arms": [{"model_options": 3}]}, r"model_options = 3 is not allowed: it maps options to values"),
+        ({"run": {"dataset": "digits"}}, r"key 'n_retrain' is missing, in the arm and in 'run'"),
         ({"run": {"n_retrain": 1, "batch": 3}}, r"unknown key of 'run' 'batch'"),
+        ({"run": [1]}, r"run = \[1\] is not allowed: a mapping"),
         ({"seeds": [-1]}, r"seed = -1 is not allowed"),
-        ({"seeds": None}, r"tiny.yml"),
+        ({"seeds": [0, 1, 0]}, r"seed = 0 is there twice"),
+        ({"seeds": [True]}, r"seed = True is not allowed"),
+        ({"seeds": 3}, r"seeds = 3 is not allowed: it is a list of at least one"),
+        ({"seeds": None}, r"seeds = None is not allowed"),
+        ({"description": 3}, r"description = 3 is not allowed: it is text"),
+        ({"chapters": {"metrics": 3}}, r"chapters.metrics = 3 is not allowed: a mapping"),
+        ({"resources": {"threads": 0}}, r"threads = 0 is not allowed: threads of a run, a whole number >= 1"),
+        ({"resources": {"mem": 8}}, r"unknown key of 'resources' 'mem'; .*did you mean 'mem_mb'"),
         ({"device": "cuda"}, r"unknown key 'device'"),
     ],
 )
 def test_bad_profiles_are_refused(tmp_path, change, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=rf"tiny\.yml, line \d+: .*{message}"):
         load_profile(written(tmp_path, TINY | change))
+
+
+def test_a_list_in_an_arm_is_a_grid(tmp_path):
+    grid = {"model": ["edm", "gaussian"], "scheme": "mix", "lam": [0.0, 0.5, 1.0]}
+    profile = load_profile(written(tmp_path, with_arms(grid) | {"seeds": [0, 1]}))
+    arms = [profile.runs[arm].parameters for arm in profile.arms]
+    wanted = [(s, m, lam) for s in (0, 1) for m in ("edm", "gaussian") for lam in (0.0, 0.5, 1.0)]
+    assert [(a["seed"], a["model"], a["lam"]) for a in arms] == wanted
+    apart = [{"model": m, "scheme": "mix", "lam": lam} for _, m, lam in wanted[:6]]
+    assert profile == load_profile(written(tmp_path, with_arms(*apart) | {"seeds": [0, 1]}))
+
+
+def test_theta_0_is_that_of_the_arm(tmp_path):
+    arms = [{"model": m, "scheme": s} for m in ("edm", "gaussian") for s in ("fully_synthetic", "mix")]
+    profile = load_profile(written(tmp_path, with_arms(*arms)))
+    starts = [run for run in profile.runs.values() if not run.init]
+    assert [run.parameters["model"] for run in starts] == ["edm", "gaussian"]
+    assert all((r.parameters["lam"], r.parameters["n_retrain"]) == (0.0, 0) for r in starts)
+    for arm in profile.arms:
+        start = profile.runs[profile.runs[arm].init]
+        assert start.parameters["model"] == profile.runs[arm].parameters["model"]
+
+
+def test_arms_that_train_theta_0_alike_share_it(tmp_path):
+    """The budget of a retraining does not count for theta_0, how weights are trained does."""
+    shared = load_profile(written(tmp_path, with_arms({"n_images_per_retraining": [10, 20]}, model="edm")))
+    assert len(shared.runs) - len(shared.arms) == 1
+    rates = {"model_options": [{"learning_rate": 0.1}, {"learning_rate": 0.2}]}
+    assert len(load_profile(written(tmp_path, with_arms(rates, model="edm"))).runs) == 4
+
+
+def test_resources_have_one_thread_unless_they_are_given(tmp_path):
+    assert load_profile(written(tmp_path, TINY)).resources == {"threads": 1}
+    given = {"threads": 2, "mem_mb": 8000, "runtime": 60}
+    assert load_profile(written(tmp_path, TINY | {"resources": given})).resources == given
 
 
 def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_are_called(tmp_path):

@@ -1,18 +1,25 @@
 """A profile describes a sweep: seeds x arms, each a run of notebooks/retrain.ipynb, and the chapters that show it."""
 
-from collections.abc import Mapping
+import itertools
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from iterative_retraining.config import ConfigError, RunConfig, check_count, refuse_unknown
 from iterative_retraining.metrics.features import FEATURES
 
-KEYS = ("description", "seeds", "run", "arms", "chapters")
-BESIDE_CONFIG = ("n_retrain", "model_options", "features", "features_weights", "data_dir")  # of a run, not its identity
+KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
+PATHS = ("features_weights", "data_dir", "tensorboard_dir")
+BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", *PATHS)  # of a run, not its identity
 RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
+RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
+THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
+NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining")  # arms that differ in these alone share one theta_0
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,24 @@ class PlannedRun:
     parameters: Mapping[str, Any]
     init: str | None = None
 
+    @property
+    def config(self) -> RunConfig:
+        """The configuration that the notebook makes of the parameters."""
+        of_config = {key: value for key, value in self.parameters.items() if key not in BESIDE_CONFIG}
+        options = self.parameters.get("model_options", {})
+        return RunConfig(**of_config, options=options, init=f"{self.init}@0" if self.init else "")
+
 
 @dataclass(frozen=True)
 class Profile:
-    """A loaded profile: `runs` by id, theta_0 of each seed first, and the parameters of each chapter."""
+    """A loaded profile: `runs` by id, each theta_0 before its arms, the parameters of each chapter, and the resources
+    of a run: threads, and mem_mb and runtime (minutes) if they are given."""
 
     name: str
     description: str
     runs: Mapping[str, PlannedRun]
     chapters: Mapping[str, Mapping[str, Any]]
+    resources: Mapping[str, int]
 
     @property
     def arms(self) -> list[str]:
@@ -40,34 +56,199 @@ class Profile:
 
 
 def load_profile(path: str | Path) -> Profile:
-    """Reads and checks a profile. Raises ConfigError that names the file and what is wrong, before anything runs."""
+    """Reads and checks a profile. Raises ConfigError that names file, line and key, before anything runs."""
     path = Path(path)
     if not path.is_file():
         others = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
         raise ConfigError(f"there is no profile {path.stem!r}; in {path.parent} there are: {others}")
+    file = _File.read(path)
+    text = file.mapping((), "key", KEYS, optional=False)
+    for key in ("description", "seeds", "arms"):
+        if key not in text:
+            raise ConfigError(f"{path}: key {key!r} is missing")
+    if not isinstance(text["description"], str):
+        file.refuse(f"description = {text['description']!r} is not allowed: it is text", "description")
+    resources = {"threads": 1} | file.mapping(("resources",), "key of 'resources'", tuple(RESOURCES))
+    for key, value in resources.items():
+        if type(value) is not int or value < 1:
+            file.refuse(f"{key} = {value!r} is not allowed: {RESOURCES[key]}, a whole number >= 1", "resources", key)
+    return Profile(path.stem, text["description"], _runs(file), _chapters(file), resources)
+
+
+@dataclass(frozen=True)
+class _File:
+    """The values of a YAML file, and the line of every key and list item by its place, e.g. ("arms", 0, "lam")."""
+
+    path: Path
+    values: Any
+    lines: Mapping[tuple, int]
+
+    @classmethod
+    def read(cls, path: Path) -> "_File":
+        """Raises ConfigError for what is not YAML, and for a key that is there twice."""
+        try:
+            loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+            root = loader.get_single_node()
+            if root is None:
+                raise ConfigError(f"{path} is empty; a profile has the keys {', '.join(KEYS)}")
+            lines, twice = {(): root.start_mark.line + 1}, []
+            _note_lines(root, (), lines, twice, set())
+            file = cls(path, loader.construct_document(root), lines)
+        except ConfigError:
+            raise
+        except Exception as error:  # beside YAMLError, PyYAML lets through whatever int(), date() and recursion raise
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            what = getattr(error, "problem", None) or error
+            raise ConfigError(f"{path}{line}: this is not the YAML of a profile: {what}") from error
+        if twice:
+            raise ConfigError(f"{path}, line {twice[0][0]}: key {twice[0][1]!r} is there twice")
+        return file
+
+    def refuse(self, message: object, *place: str | int) -> NoReturn:
+        """Raises ConfigError with the line of ``place``, or of the nearest that has one around it."""
+        while place not in self.lines:
+            place = place[:-1]
+        raise ConfigError(f"{self.path}, line {self.lines[place]}: {message}")
+
+    def at(self, place: tuple) -> Any:
+        """The value at ``place``; None if there is none."""
+        value = self.values
+        for key in place:
+            value = value[key] if isinstance(value, list) else value.get(key)
+        return value
+
+    def mapping(
+        self, place: tuple, name: str, allowed: Collection[str] | None = None, *, optional: bool = True
+    ) -> dict[str, Any]:
+        """The mapping at ``place``, {} if an optional one is not there; other values and unknown keys are refused."""
+        value = self.at(place)
+        if value is None and optional:
+            return {}
+        if not isinstance(value, dict):
+            what = f"{_words(place)} = {value!r}" if place else f"{value!r}"
+            self.refuse(f"{what} is not allowed: a mapping of keys to values belongs here", *place)
+        for key in value:
+            try:
+                refuse_unknown(name, [key], allowed or [str(key)])
+            except ConfigError as error:
+                self.refuse(error, *place, key)
+        return value
+
+    def items(self, key: str) -> list[Any]:
+        """The list of ``key``; other values, and a list of nothing, are refused."""
+        value = self.at((key,))
+        if not isinstance(value, list) or not value:
+            self.refuse(f"{key} = {value!r} is not allowed: it is a list of at least one", key)
+        return value
+
+
+def _words(place: tuple) -> str:
+    """A place as a reader would say it: arms[0].lam."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _note_lines(node: yaml.Node, place: tuple, lines: dict, twice: list[tuple[int, str]], seen: set[int]) -> None:
+    """Adds the lines of all keys and list items below ``node``, and the keys that are there twice."""
+    if id(node) in seen:  # an alias of a node that was visited, perhaps of one around it
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            lines[*place, i] = item.start_mark.line + 1
+            _note_lines(item, (*place, i), lines, twice, seen)
+    elif isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            line, name = key.start_mark.line + 1, str(key.value)
+            if (key.tag, name) in keys:
+                twice.append((line, name))
+            keys.add((key.tag, name))
+            lines[*place, name] = line
+            _note_lines(value, (*place, name), lines, twice, seen)
+
+
+def _chapters(file: _File) -> dict[str, dict[str, Any]]:
+    chapters = {}
+    for name in file.mapping(("chapters",), "chapter"):
+        chapters[name] = file.mapping(("chapters", name), f"key of chapter {name!r}")
+        try:
+            json.dumps(chapters[name])  # the way they go to the notebook
+        except (TypeError, ValueError, RecursionError) as error:
+            file.refuse(f"chapters.{name} cannot be handed to a notebook: {error}", "chapters", name)
+    return chapters
+
+
+def _seeds(file: _File) -> list[int]:
+    seeds = file.items("seeds")
+    seen = set()
+    for i, seed in enumerate(seeds):
+        try:
+            check_count("seed", seed, "it names the run's random numbers")
+        except (ConfigError, ValueError) as error:
+            file.refuse(error, "seeds", i)
+        if seed in seen:
+            file.refuse(f"seed = {seed} is there twice", "seeds", i)
+        seen.add(seed)
+    return seeds
+
+
+def _arms(file: _File) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every arm, with its number in the file: a list as the value of a key stands for one arm of each of its items."""
+    for i in range(len(file.items("arms"))):
+        arm = file.mapping(("arms", i), "key of an arm", RUN_KEYS, optional=False)
+        for key, value in arm.items():
+            if value == []:
+                file.refuse(f"{key} = [] is not allowed: a list stands for one arm or more", "arms", i, key)
+        choices = [value if isinstance(value, list) else [value] for value in arm.values()]
+        for values in itertools.product(*choices):
+            yield i, dict(zip(arm, values, strict=True))
+
+
+def _runs(file: _File) -> dict[str, PlannedRun]:
+    """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it."""
+    base = file.mapping(("run",), "key of 'run'", RUN_KEYS)
+    seeds, arms, runs, numbers = _seeds(file), list(_arms(file)), {}, {}
+    for k, seed in enumerate(seeds):
+        for i, arm in arms:
+            initial = {key: value for key, value in arm.items() if key not in NOT_OF_THETA_0}
+            start = _planned(file, {**base, **initial, **THETA_0, "seed": seed}, None, i, k)
+            runs.setdefault(start.run_id, start)
+            run = _planned(file, {**base, **arm, "seed": seed}, start.run_id, i, k)
+            if run.run_id in numbers:
+                first = file.lines["arms", numbers[run.run_id]]
+                file.refuse(f"this arm plans {run.run_id} again; the arm of line {first} does already", "arms", i)
+            runs[run.run_id], numbers[run.run_id] = run, i
+    return runs
+
+
+def _planned(file: _File, parameters: dict[str, Any], init: str | None, arm: int, seed: int) -> PlannedRun:
+    """A run, checked; what is wrong is refused at the line of its key in the arm, in 'run' or among the seeds."""
     try:
-        text = yaml.safe_load(path.read_text())
-        refuse_unknown("key", text, KEYS)
-        base = dict(text.get("run", {}))
-        refuse_unknown("key of 'run'", base, RUN_KEYS)
-        runs = {}
-        for seed in text["seeds"]:
-            start = _planned({**base, "scheme": "mix", "lam": 0.0, "n_retrain": 0, "seed": seed}, None)
-            runs[start.run_id] = start
-            for arm in text["arms"]:
-                refuse_unknown("key of an arm", arm, RUN_KEYS)
-                run = _planned({**base, **arm, "seed": seed}, start.run_id)
-                runs[run.run_id] = run
-        return Profile(path.stem, text["description"], runs, text.get("chapters") or {})
-    except (ConfigError, KeyError, TypeError, yaml.YAMLError) as error:
-        detail = f"key {error} is missing" if isinstance(error, KeyError) else error
-        raise ConfigError(f"{path}: {detail}") from error
+        _check_beside_config(parameters)
+        run_id = PlannedRun("", parameters, init).config.run_id
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        message = str(error)
+        option = re.match(r"unknown option '(.*?)'", message)
+        named = re.match(r"(?:unknown )?(\w+)", message)
+        key = "model_options" if option else named[1] if named else ""
+        inside = (option[1],) if option else ()
+        if key == "seed":
+            file.refuse(message, "seeds", seed)
+        if key not in file.at(("arms", arm)) and key in (file.at(("run",)) or {}):
+            file.refuse(message, "run", key, *inside)
+        file.refuse(message, "arms", arm, key, *inside)
+    return PlannedRun(run_id, parameters, init)
 
 
-def _planned(parameters: dict[str, Any], init: str | None) -> PlannedRun:
-    check_count("n_retrain", parameters.get("n_retrain"), "it counts retrainings")
+def _check_beside_config(parameters: Mapping[str, Any]) -> None:
+    if "n_retrain" not in parameters:
+        raise ConfigError("key 'n_retrain' is missing, in the arm and in 'run'")
+    check_count("n_retrain", parameters["n_retrain"], "it counts retrainings")
     refuse_unknown("features", [parameters.get("features", "auto")], FEATURES)
-    of_config = {k: v for k, v in parameters.items() if k not in BESIDE_CONFIG}
-    options = parameters.get("model_options", {})
-    config = RunConfig(**of_config, options=options, init=f"{init}@0" if init else "")
-    return PlannedRun(config.run_id, parameters, init)
+    check_count("keep_every", parameters.get("keep_every", 0), "it counts generations")
+    for name in PATHS:
+        if not isinstance(parameters.get(name, ""), str):
+            raise ConfigError(f"{name} = {parameters[name]!r} is not allowed: it is a path, as text")
+    if not isinstance(parameters.get("model_options", {}), dict):
+        raise ConfigError(f"model_options = {parameters['model_options']!r} is not allowed: it maps options to values")
