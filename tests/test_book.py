@@ -69,6 +69,21 @@ def test_committed_chapters_are_executed_and_tell_no_paths(chapter):
     assert "papermill" not in nb.metadata
 
 
+def assert_sliders_work(driver, page: str) -> None:
+    """Every slider over pictures shows one at a time, the first at first, and the last when moved to its end."""
+    shown = "return [...arguments[0].querySelectorAll('img')].map(i => !i.hidden && i.offsetHeight > 0)"
+    sliders = driver.find_elements("css selector", ".frames")
+    assert len(sliders) == (page == "chapters/04_toy_densities")
+    for slider in sliders:
+        visible = driver.execute_script(shown, slider)
+        assert visible == [True] + [False] * (len(visible) - 1), page
+        move = "const r = arguments[0].querySelector('input'); r.value = r.max; r.dispatchEvent(new Event('input'))"
+        driver.execute_script(move, slider)
+        assert driver.execute_script(shown, slider) == visible[::-1], page
+        last = slider.find_elements("tag name", "img")[-1].get_attribute("data-at")
+        assert slider.find_element("tag name", "output").text == last, page
+
+
 @pytest.mark.skipif(CHROMEDRIVER is None, reason="needs chromium and chromium-driver (Debian packages)")
 def test_pages_open_offline_with_mathematics_and_pictures(book, tmp_path):
     from selenium import webdriver
@@ -90,6 +105,7 @@ def test_pages_open_offline_with_mathematics_and_pictures(book, tmp_path):
                     lambda d: d.execute_script("return document.querySelectorAll('mjx-container').length") > 0
                 )
                 assert driver.execute_script("return document.querySelectorAll('mjx-merror').length") == 0, page
+            assert_sliders_work(driver, page)
             broken = "return [...document.images].filter(i => !i.naturalWidth).map(i => i.src)"
             assert driver.execute_script(broken) == [], page
         messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
