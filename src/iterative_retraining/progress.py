@@ -62,11 +62,13 @@ class ProgressDisplay:
             print(line, flush=True)
 
 
-def tensorboard_writer(folder: str | Path, run_id: str) -> Callable[[GenerationRecord], None]:
-    """A function that writes a record's numbers as scalars below ``folder``, for TensorBoard.
+def tensorboard_writer(folder: str | Path, run_id: str) -> Callable[[GenerationRecord], None] | None:
+    """A function that writes a record's numbers as scalars below ``folder``, for TensorBoard; None for folder "".
 
     Raises ConfigError where the package tensorboard is not installed (extra ``tensorboard``).
     """
+    if not folder:
+        return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
