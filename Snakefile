@@ -4,8 +4,11 @@
 #   snakemake --cores all --config profile=cpu       another profile
 #   snakemake sweep --cores all --config profile=cpu   the runs alone
 #   snakemake -n                                     what is missing
+#   snakemake sweep --cores all --resources gpu=4 --config profile=cpu device=cuda   four GPUs, a run on each
+#   snakemake sweep --workflow-profile workflow/slurm --config profile=cpu           on a Slurm cluster
 #
-# Keep going after a failed run: --keep-going. A killed sweep: the same command again.
+# Keep going after a failed run: --keep-going. A killed sweep: the same command again (after kill -9
+# `snakemake --unlock` before it).
 
 import json
 import sys
@@ -18,7 +21,10 @@ workdir: workflow.basedir
 
 profile = load_profile(Path(workflow.basedir) / "profiles" / f"{config.get('profile', 'quick')}.yml")
 root = Path("runs") / profile.name
-device = config.get("device", "auto")
+SHOW_RUNS = ("05_images", "status")  # chapters that read run directories
+device = str(config.get("device", "auto"))
+# A run on `cuda` takes a GPU that is free; one on `cuda:N` has chosen.
+on_gpu = f"{sys.executable} workflow/on_gpu.py --per-gpu {config.get('runs_per_gpu', 1)} -- " if device == "cuda" else ""
 
 
 wildcard_constraints:
@@ -38,7 +44,7 @@ def run_parameters(wildcards):
 
 def chapter_arguments(chapter, run_dirs):
     shown = {"scale": profile.name}
-    if chapter == "05_images":
+    if chapter in SHOW_RUNS:
         shown = {"scale": f"{profile.name}: {profile.description}", "run_dirs": run_dirs}
     return {**shown, **profile.chapters[chapter]}
 
@@ -68,11 +74,13 @@ rule run:
     log:
         notebook=root / "logs" / "{run_id}.ipynb",
         text=root / "logs" / "{run_id}.txt",
-    threads: 1
+    threads: profile.resources["threads"]
     resources:
-        gpu=1 if str(device).startswith("cuda") else 0,
+        gpu=1 if device.startswith("cuda") else 0,
+        mem_mb=profile.resources.get("mem_mb", 4000),
+        runtime=profile.resources.get("runtime", 240),
     shell:
-        "OMP_NUM_THREADS={threads} papermill notebooks/retrain.ipynb {log.notebook} --no-progress-bar --log-output"
+        "OMP_NUM_THREADS={threads} {on_gpu}papermill notebooks/retrain.ipynb {log.notebook} --no-progress-bar --log-output"
         " --start-timeout 300 -y {params.notebook:q} > {log.text} 2>&1"
         " || {{ tail -n 3 {log.text} >&2; exit 1; }}"
 
@@ -80,13 +88,16 @@ rule run:
 rule chapter:
     input:
         "notebooks/{chapter}.ipynb",
-        lambda w: rules.sweep.input if w.chapter == "05_images" else [],
+        lambda w: rules.sweep.input if w.chapter in SHOW_RUNS else [],
     output:
         root / "chapters" / "{chapter}.ipynb",
     params:
         notebook=chapter_parameters,
     log:
         root / "logs" / "{chapter}.txt",
+    resources:
+        mem_mb=4000,
+        runtime=240,
     shell:
         "OMP_NUM_THREADS={threads} {sys.executable} workflow/execute.py {input[0]} {output} {params.notebook:q} > {log} 2>&1"
         " || {{ tail -n 3 {log} >&2; exit 1; }}"

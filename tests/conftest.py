@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import settings
 
 matplotlib.use("Agg")
@@ -48,6 +50,16 @@ def start_run(parameters: dict) -> subprocess.Popen:
     )
     command = [sys.executable, "-c", code, json.dumps(parameters)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def copy_of_project(folder: Path, profile: dict) -> Path:
+    """What a sweep needs, copied into ``folder``, with ``profile`` as the profile `tiny`."""
+    for name in ("notebooks", "workflow"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "tiny.yml").write_text(yaml.safe_dump(profile))
+    return folder
 
 
 def untimed(ledger: Path) -> list[dict]:

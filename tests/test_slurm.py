@@ -1,0 +1,210 @@
+"""Sweeps on a Slurm cluster of one node, which these tests start and stop: its files, ports and key are its own."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY_RUN, copy_of_project, untimed
+from profiles import load_profile
+
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])  # daemons are in sbin
+MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun") if not shutil.which(name, path=PATH)]
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: slurm-wlm and munge)"),
+    pytest.mark.skipif(os.getuid() != 0, reason="only root can start a Slurm node"),
+]
+DEADLINE_SECONDS = 600  # for what takes seconds: a busy machine fails no test
+ARMS = [{"scheme": "fully_synthetic"}, {"scheme": "mix", "lam": 0.5}]
+SHARED = {k: v for k, v in TINY_RUN.items() if k != "scheme"} | {"dataset": "digits", "n_retrain": 4}
+PROFILE = {"description": "tiny", "seeds": [0], "run": SHARED, "arms": ARMS}
+# The plugin looks at its jobs less and less often, for runs of hours; here it looks every second.
+SNAKEMAKE = """
+from snakemake.cli import main
+from snakemake_executor_plugin_slurm import Executor
+Executor.next_seconds_between_status_checks = property(lambda self: 1, lambda self, seconds: None)
+main()
+"""
+SLURM_CONF = """
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+ReturnToService=2
+GresTypes=gpu
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=16000 Gres=gpu:2
+PartitionName=all Nodes=node Default=YES State=UP
+"""
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Returns once ``condition()`` holds."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"not within {DEADLINE_SECONDS} s: {what}"
+        time.sleep(0.05)
+
+
+def free_ports(n: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """A running cluster of one node with two CPUs; the environment in which Slurm's commands speak to it."""
+    folder, conf = tmp_path_factory.mktemp("slurm"), tmp_path_factory.getbasetemp() / "slurm.conf"
+    conf.write_text(SLURM_CONF.format(host=socket.gethostname(), folder=folder, ports=free_ports(2)))
+    for name in ("state", "spool", "bin"):
+        (folder / name).mkdir()
+    # Slurm counts and hands out whatever devices it is told are GPUs.
+    conf.with_name("gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
+    (folder / "munge.key").write_bytes(os.urandom(128))
+    (folder / "munge.key").chmod(0o600)
+    # Snakemake's plugin hides SLURM_CONF from srun, which finds the configuration of a real cluster without it.
+    (folder / "bin" / "srun").write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {shutil.which("srun", path=PATH)} "$@"\n')
+    (folder / "bin" / "srun").chmod(0o755)
+    environment = {**os.environ, "SLURM_CONF": str(conf), "PATH": f"{folder / 'bin'}{os.pathsep}{PATH}"}
+
+    def slurm(*command: str) -> str:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+
+    own = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "seed-file": "munged.seed"}
+    munged = ["munged", "--force", "--foreground", *(f"--{option}={folder / name}" for option, name in own.items())]
+    with contextlib.ExitStack() as stack:
+        for command in (munged, ["slurmctld", "-D"], ["slurmd", "-D", "-N", "node"]):
+            log = stack.enter_context(open(folder / f"{command[0]}.log", "w"))
+            daemon = stack.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            stack.callback(daemon.terminate)
+            if command is munged:
+                until((folder / "munge.socket").exists, "munged")
+        until(lambda: slurm("sinfo", "--noheader", "--format=%T") == "idle\n", f"a node; see {folder}/*.log")
+        yield environment
+        slurm("scancel", "--user=root")
+        until(lambda: slurm("squeue", "--noheader") == "", "the last job's end")
+
+
+@contextlib.contextmanager
+def sweep(folder: Path, environment: dict[str, str], device: str = "cpu") -> Iterator[subprocess.Popen]:
+    """A sweep that was submitted; what it says goes to ``folder/sweep.txt``."""
+    command = [sys.executable, "-c", SNAKEMAKE, "sweep", "--workflow-profile", "workflow/slurm"]
+    command += ["--config", "profile=tiny", f"device={device}"]
+    with open(folder / "sweep.txt", "w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def ended(process: subprocess.Popen, folder: Path) -> str:
+    until(lambda: process.poll() is not None, f"the sweep of {folder}")
+    said = (folder / "sweep.txt").read_text()
+    assert process.returncode == 0, said[-5000:]
+    return said
+
+
+def run_dirs(folder: Path) -> list[Path]:
+    return [folder / "runs" / "tiny" / arm for arm in load_profile(folder / "profiles" / "tiny.yml").arms]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, tmp_path_factory) -> tuple[Path, str]:
+    """A swept project, and what the sweep said."""
+    folder = copy_of_project(tmp_path_factory.mktemp("undisturbed"), PROFILE)
+    with sweep(folder, cluster) as process:
+        return folder, ended(process, folder)
+
+
+def test_a_sweep_is_done_by_jobs_of_slurm(undisturbed):
+    folder, said = undisturbed
+    assert said.count("has been submitted with SLURM jobid") == 3  # theta_0 and two arms
+    assert [len(untimed(run / "ledger.jsonl")) for run in run_dirs(folder)] == [5, 5]
+
+
+def complete_lines(ledger: Path) -> bytes:
+    text = ledger.read_bytes() if ledger.exists() else b""
+    return text[: text.rfind(b"\n") + 1]
+
+
+def kill_process(run: Path, environment: dict[str, str]) -> None:
+    """kill -9 to the process that holds the lock of a run directory."""
+    lock = str((run / ".lock").resolve())
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # processes and their open files come and go
+            for file in Path("/proc", process, "fd").iterdir():
+                if os.path.realpath(file) == lock:
+                    os.kill(int(process), signal.SIGKILL)
+                    return
+    raise AssertionError(f"nobody holds {lock}")
+
+
+def cancel_job(run: Path, environment: dict[str, str]) -> None:
+    """scancel to the job that computes a run: the plugin writes the run's name into the job's comment."""
+    listing = ["squeue", "--noheader", "--states=running", "--format=%i %k"]
+    jobs = subprocess.run(listing, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    (job,) = [line.split()[0] for line in jobs if line.endswith(f"_{run.name}")]
+    subprocess.run(["scancel", job], env=environment, check=True)
+
+
+def test_a_cancelled_job_and_a_killed_run_go_on_to_the_same_ledgers(undisturbed, cluster, tmp_path):
+    folder = copy_of_project(tmp_path / "project", PROFILE)
+    references, arms = run_dirs(undisturbed[0]), run_dirs(folder)
+    arm_names = shutil.ignore_patterns(*(run.name for run in arms))
+    shutil.copytree(undisturbed[0] / "runs", folder / "runs", ignore=arm_names)  # theta_0 is there
+    disturb, before = dict(zip(arms, (cancel_job, kill_process), strict=True)), {}
+
+    def all_disturbed() -> bool:
+        assert process.poll() is None, (folder / "sweep.txt").read_text()[-5000:]
+        for run in disturb.keys() - before.keys():
+            if complete_lines(run / "ledger.jsonl"):
+                disturb[run](run, cluster)
+                before[run] = complete_lines(run / "ledger.jsonl")
+        return before.keys() == disturb.keys()
+
+    with sweep(folder, cluster) as process:
+        until(all_disturbed, f"a first generation of each arm of {folder}")
+        said = ended(process, folder)
+    assert said.count("Trying to restart job") == 2
+    for run, reference in zip(arms, references, strict=True):
+        assert 0 < before[run].count(b"\n") < 5
+        assert (run / "ledger.jsonl").read_bytes().startswith(before[run])  # it went on, and did not begin again
+        assert untimed(run / "ledger.jsonl") == untimed(reference / "ledger.jsonl")
+
+
+def test_on_cuda_a_job_is_given_a_gpu(cluster, tmp_path):
+    """The GPUs are pretended and so is papermill, which here only says what it was given."""
+    folder = copy_of_project(tmp_path / "project", PROFILE | {"arms": ARMS[:1]})
+    (tmp_path / "papermill").write_text(f"#!/bin/sh\necho $SLURM_JOB_ID $CUDA_VISIBLE_DEVICES >> {tmp_path}/given\n")
+    (tmp_path / "papermill").chmod(0o755)
+    with sweep(folder, cluster | {"PATH": f"{tmp_path}{os.pathsep}{cluster['PATH']}"}, "cuda") as process:
+        ended(process, folder)
+    jobs, gpus = zip(*[line.split() for line in (tmp_path / "given").read_text().splitlines()], strict=True)
+    assert len(set(jobs)) == 2  # theta_0 and an arm
+    assert set(gpus) <= {"0", "1"}
