@@ -218,6 +218,18 @@ def test_a_full_disk_loses_nothing(small_disk, tmp_path):
     assert untimed(run / "ledger.jsonl") == untimed(finish(GAUSSIAN, tmp_path / "other") / "ledger.jsonl")
 
 
+def test_a_file_system_that_became_read_only_loses_nothing(small_disk, tmp_path):
+    run = finish({**GAUSSIAN, "n_retrain": 1}, small_disk / "run")
+    Run(run, RunConfig(model="gaussian")).close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for place in (run, small_disk / "other"):
+        with pytest.raises(RunError, match=r"cannot write the run directory .*Read-only file system; choose another"):
+            open_experiment(run_dir=place, **GAUSSIAN)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    finish(GAUSSIAN, run)
+    assert untimed(run / "ledger.jsonl") == untimed(finish(GAUSSIAN, tmp_path / "other") / "ledger.jsonl")
+
+
 def test_runs_that_start_from_one_theta0_share_it_to_the_bit(tmp_path):
     start = finish({**TINY_RUN, "n_retrain": 0, "scheme": "mix", "lam": 0.0}, tmp_path / "theta0")
     arms = [
