@@ -11,7 +11,10 @@ BAD = [
     ({"lam": float("inf")}, r"'fully_synthetic'"),
     ({"lam": "half"}, r"lam = 'half' is not allowed"),
     ({"lam": True}, r"lam = True is not allowed"),
-    ({"dataset": "digit"}, r"unknown dataset 'digit'; allowed: digits, fashion_mnist; did you mean 'digits'\?"),
+    (
+        {"dataset": "digit"},
+        r"unknown dataset 'digit'; allowed: digits, fashion_mnist, cifar10; did you mean 'digits'\?",
+    ),
     ({"model": "gan"}, r"unknown model 'gan'; allowed: edm, flow_matching, ddpm, spline_flow, gaussian"),
     ({"scheme": "fully-synthetic"}, r"did you mean 'fully_synthetic'\?"),
     ({"seed": -1}, r"seed = -1 is not allowed"),

@@ -9,8 +9,8 @@ from typing import Self
 
 import numpy as np
 
-DATASETS = ("digits", "fashion_mnist")
-WITH_TEST_SPLIT = ("fashion_mnist",)
+DATASETS = ("digits", "fashion_mnist", "cifar10")
+WITH_TEST_SPLIT = ("fashion_mnist", "cifar10")
 
 FASHION_MNIST_FOLDERS = ("/usr/share/datasets/fashion-mnist",)
 FASHION_MNIST = {  # images and labels of each split: file name, SHA-256 of its unzipped content, shape
@@ -44,6 +44,8 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "tr
     handwritten digits"); nothing is downloaded and ``data_dir`` is not used. Grey levels 0..16 become 0..255.
     ``fashion_mnist``: 60 000 grey images of 28 x 28 pixels (Xiao et al. 2017), and 10 000 of split ``test``, from the
     four idx files, zipped or not, in ``data_dir`` or where Debian's package dataset-fashion-mnist puts them.
+    ``cifar10``: 50 000 colour images of 32 x 32 pixels (Krizhevsky 2009), and 10 000 of split ``test``, from
+    ``data_dir``/cifar-10-batches-py; torchvision reads them, after it has compared their checksums.
 
     Raises ValueError for a name not in ``DATASETS`` or a split that it does not have, DataError for missing or damaged
     files.
@@ -55,11 +57,29 @@ def load_dataset(name: str, data_dir: str | Path | None = None, split: str = "tr
     if name == "fashion_mnist":
         images, labels = (_read_idx(*file, data_dir) for file in FASHION_MNIST[split])
         return images[..., np.newaxis], labels.astype(np.int64)
+    if name == "cifar10":
+        return _cifar10(data_dir, split)
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     return images, digits.target.astype(np.int64)
+
+
+def _cifar10(data_dir: str | Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
+    from torchvision.datasets import CIFAR10
+
+    how = (
+        f"set data_dir to the folder that holds {CIFAR10.base_folder}; it comes from {CIFAR10.url}, or from "
+        "torchvision.datasets.CIFAR10(data_dir, download=True)"
+    )
+    if not data_dir:
+        raise DataError(f"cifar10 is looked for in data_dir, which is empty; {how}")
+    try:
+        found = CIFAR10(data_dir, train=split == "train")
+    except RuntimeError as error:  # torchvision does not say which
+        raise DataError(f"{Path(data_dir) / CIFAR10.base_folder} is missing, incomplete or damaged; {how}") from error
+    return found.data, np.asarray(found.targets, dtype=np.int64)
 
 
 def _read_idx(name: str, sha256: str, shape: tuple[int, ...], data_dir: str | Path | None) -> np.ndarray:

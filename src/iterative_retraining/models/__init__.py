@@ -27,7 +27,8 @@ FASHION = DIGITS | {
     "attention_resolutions": (7,),
     "ema_halflife_images": 50_000,
 }
-TRAINING_BY_DATASET: dict[str, dict[str, Any]] = {"digits": DIGITS, "fashion_mnist": FASHION}
+# The published CIFAR-10 network and half-life (Karras et al. 2022) are the defaults of the options.
+TRAINING_BY_DATASET: dict[str, dict[str, Any]] = {"digits": DIGITS, "fashion_mnist": FASHION, "cifar10": {}}
 
 
 class Model(Protocol):
