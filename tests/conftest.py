@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,13 @@ def start_run(parameters: dict) -> subprocess.Popen:
         "for record in open_experiment(**json.loads(sys.argv[1])).records(): pass"
     )
     command = [sys.executable, "-c", code, json.dumps(parameters)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_heed_interrupts)
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would its children, these tests' among them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def copy_of_project(folder: Path, profile: dict) -> Path:
