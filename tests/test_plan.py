@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from plan import Work, chains, main, makespan, work_left
-from speeds import Kind, measured_speeds
 
 from iterative_retraining.config import ConfigError
 from iterative_retraining.data import TrainingSet, load_dataset
 from iterative_retraining.models import build_model, resolve_options
 
 from conftest import ROOT
+from plan import Work, chains, main, makespan, work_left
 from profiles import load_profile
+from speeds import Kind, measured_speeds
 
 N = 1797  # digits
 DRAWN = N + 16

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from speeds import Kind, Speed, measured_speeds, n_drawn
-
 from iterative_retraining.config import ConfigError, RunConfig
 from iterative_retraining.data import DataError, load_dataset
 from iterative_retraining.models import build_model
@@ -27,6 +25,7 @@ from iterative_retraining.runs import RunError, read_ledger
 from iterative_retraining.schemes import build_scheme
 
 from profiles import PlannedRun, Profile, load_profile
+from speeds import Kind, Speed, measured_speeds, n_drawn
 
 
 @dataclass(frozen=True)

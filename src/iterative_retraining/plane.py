@@ -1,7 +1,7 @@
 """A study in the plane: all arms and seeds of one family at once, measured against a law that is known exactly."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -126,7 +126,7 @@ def score_errors(ensemble: Ensemble, law: GaussianMixture, sigmas: np.ndarray, *
     members = ensemble.config.members
     if not isinstance(members, ProcessMembers) or not hasattr(members.process, "denoiser"):
         raise ValueError(f"score errors need an EDM, got {members}")
-    denoise = members.process.denoiser(lambda x, level: members.network(ensemble.weights, x, level))
+    denoise = members.process.denoiser(partial(members.network, ensemble.weights))
     clean = torch.from_numpy(law.sample(n, seed=seed))
     noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, 2)))
     errors = []

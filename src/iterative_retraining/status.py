@@ -6,6 +6,7 @@ python -m iterative_retraining.status runs/cpu/* results/*
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class RunStatus:
     wanted: int
     attempts: int
     code: str
-    """current; stale, if other code than is here made a generation; or unknown, if no attempt recorded its source."""
+    """current; stale, if other code than is here made a generation; or unknown, if an attempt recorded no source."""
     hours: float
     """Wall time of the complete generations, fit, samples and metrics."""
     device: str
@@ -70,9 +71,14 @@ def _state(path: Path, complete: bool, last: dict[str, Any]) -> str:
 
 
 def _code(sources: list[str | None]) -> str:
-    if not any(sources):
-        return "unknown"
-    return "current" if set(sources) == {source_sha256()} else "stale"
+    if set(sources) - {None, _source_here()}:
+        return "stale"
+    return "unknown" if None in sources or not sources else "current"
+
+
+@cache
+def _source_here() -> str:
+    return source_sha256()
 
 
 def status_table(paths: Iterable[str | Path]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from iterative_retraining.models.process import Draw, Net, Uncoupled, check_numbers, wide
+from iterative_retraining.models.process import Draw, Net, Uncoupled, check_numbers, evaluate, wide
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,8 +54,7 @@ def sample_heun(
     x = noise.double() * levels[0]
 
     def slope(x: Tensor, sigma: float) -> Tensor:
-        denoised = net(x.float(), torch.full((len(x),), sigma, device=x.device))
-        return (x - denoised.double()) / sigma
+        return (x - evaluate(net, x, sigma)) / sigma
 
     for sigma, sigma_next in pairwise(levels):
         d = slope(x, sigma)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -74,12 +74,12 @@ class ProcessMembers:
     def errors(self, weights: Weights, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
         """As the process has them, (M, B, 2)."""
         flat = (v.flatten(0, 1) for v in (x, number, noise))
-        return self.process.errors(lambda y, level: self.network(weights, y, level), *flat).view_as(x)
+        return self.process.errors(partial(self.network, weights), *flat).view_as(x)
 
     def sample(self, weights: Weights, draw: Draw) -> Tensor:
         """As the process does."""
-        net = lambda y, level: self.network(weights, y, level)  # noqa: E731
-        return self.process.sample(net, lambda k: draw(k).flatten(0, 1)).view(len(weights["0.bias"]), -1, 2)
+        x = self.process.sample(partial(self.network, weights), lambda k: draw(k).flatten(0, 1))
+        return x.view(len(weights["0.bias"]), -1, 2)
 
 
 def _layer(weight: Tensor) -> Weights:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iterative_retraining.models.process import check_numbers
+
 SKIP_SCALE = math.sqrt(0.5)  # residual sums keep unit variance (Song et al. 2021)
 
 
@@ -27,6 +29,7 @@ class UNetConfig:
     augment_labels: int = 9
 
     def __post_init__(self) -> None:
+        check_numbers(self, counts=("resolution", "colours", "channels", "blocks_per_level"))
         halvings = len(self.multipliers) - 1
         if halvings < 0 or self.resolution % 2**halvings:
             raise ValueError(
@@ -35,9 +38,6 @@ class UNetConfig:
             )
         if self.channels % 2:
             raise ValueError(f"channels = {self.channels} is not allowed: it must be even (sines and cosines)")
-        for name in ("resolution", "colours", "channels", "blocks_per_level"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is not allowed: it must be at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout = {self.dropout} is not allowed: it must lie in [0, 1)")
 

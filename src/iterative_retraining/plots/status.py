@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from iterative_retraining.comparisons import arm_label
 from iterative_retraining.plots.style import PALETTE
 
 STAGES = {"seconds_fit": "fit", "seconds_sample": "samples", "seconds_metrics": "metrics"}
@@ -13,8 +14,8 @@ STAGES = {"seconds_fit": "fit", "seconds_sample": "samples", "seconds_metrics": 
 
 def seconds_by_stage(runs: pd.DataFrame) -> Figure:
     """Median wall seconds of a retraining by model and arm, stage by stage; theta_0 is left out."""
-    names = runs.scheme.where(runs.lam.isna(), "λ = " + runs.lam.astype(str))
-    table = runs.assign(arm=runs.model + ", " + names)[runs.generation > 0].groupby("arm")[list(STAGES)].median()
+    arms = [f"{r.model}, {arm_label(r.scheme, r.lam)}" for r in runs.itertuples()]
+    table = runs.assign(arm=arms)[runs.generation > 0].groupby("arm")[list(STAGES)].median()
     figure, axis = plt.subplots(figsize=(7, 0.32 * len(table) + 1.2), layout="constrained")
     left = pd.Series(0.0, table.index)
     for colour, (name, stage) in zip(PALETTE, STAGES.items(), strict=False):
