@@ -13,10 +13,11 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from iterative_retraining.data import TrainingSet, load_dataset, to_unit
+from iterative_retraining.data import TrainingSet, load_dataset
 from iterative_retraining.models import build_model, resolve_options
-from iterative_retraining.models.training import NetworkModel, shuffled_batches
-from iterative_retraining.seeding import stage_seed, torch_seed
+from iterative_retraining.models.fitting import shuffled_batches
+from iterative_retraining.models.training import NetworkModel
+from iterative_retraining.seeding import stage_seed
 
 
 def plain_training(model: NetworkModel, data: TrainingSet, *, seed: int, n_images: int) -> torch.nn.Module:
@@ -28,18 +29,18 @@ def plain_training(model: NetworkModel, data: TrainingSet, *, seed: int, n_image
     adam = torch.optim.Adam(net.parameters(), lr=model.config.learning_rate, foreach=False)
     ema, n_seen = deepcopy(net), 0
     net.train()
-    with torch_seed(stage_seed(seed, 0, "noise")):
-        for index in shuffled_batches(len(data), n_images, model.config.batch_size, stage_seed(seed, 0, "order")):
-            loss = shadow._loss(to_unit(data[index]))
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            n_seen += len(index)
-            decay = model._ema_decay(len(index), n_seen, afresh=False)
-            with torch.no_grad():
-                for kept, p in zip(ema.parameters(), net.parameters(), strict=True):
-                    kept.mul_(decay).add_(p, alpha=1 - decay)
-            loss.item()
+    rng = torch.Generator().manual_seed(stage_seed(seed, 0, "noise"))
+    for index in shuffled_batches(len(data), n_images, model.config.batch_size, stage_seed(seed, 0, "order")):
+        loss = shadow._loss(torch.from_numpy(data[index]), rng)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        n_seen += len(index)
+        decay = model.config.ema_decay(len(index), n_seen, afresh=False)
+        with torch.no_grad():
+            for kept, p in zip(ema.parameters(), net.parameters(), strict=True):
+                kept.mul_(decay).add_(p, alpha=1 - decay)
+        loss.item()
     return ema
 
 

@@ -21,10 +21,13 @@
 # | `scheme`, `lam` | `mix` (all real images and ⌊λn⌋ synthetic ones) or `fully_synthetic`; λ is the ratio synthetic : real |
 # | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |
 # | `n_images_initial`, `n_images_per_retraining` | training budgets of θ₀ and of each retraining, in images shown |
+# | `n_real` | 0 for all real images, or how many of them there are to be, the first of the data set |
+# | `latents` | `fresh` noise for the samples of every generation, or `fixed`, the same in all, as in the paper's code |
 # | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
 # | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or a published EDM network (`.pkl`, read without executing anything in it) |
 # | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
 # | `keep_every` | 0 keeps the weights of θ₀ and of the last generation; k also those of every k-th |
+# | `checkpoint_images` | 0, or every how many images a fit leaves a checkpoint to go on from if it is killed in its middle |
 # | `tensorboard_dir` | empty, or a folder for TensorBoard (needs the package tensorboard) |
 # | `run_dir` | where to write; empty for `runs/manual/<run id>` below the current directory |
 
@@ -36,6 +39,8 @@ lam = 0.5
 n_retrain = 5
 n_images_initial = 180_000
 n_images_per_retraining = 36_000
+n_real = 0
+latents = "fresh"
 seed = 0
 device = "auto"
 data_dir = ""
@@ -44,6 +49,7 @@ features = "auto"
 features_weights = ""
 run_dir = ""
 keep_every = 0
+checkpoint_images = 0
 tensorboard_dir = ""
 model_options = {}
 
@@ -53,7 +59,7 @@ from iterative_retraining.parameters import check_parameters
 
 names = (
     "dataset model scheme lam n_retrain n_images_initial n_images_per_retraining seed device data_dir init features "
-    "features_weights run_dir keep_every model_options tensorboard_dir"
+    "features_weights run_dir keep_every checkpoint_images n_real latents model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}

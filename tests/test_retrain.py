@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from iterative_retraining.data import TrainingSet
+from iterative_retraining.models.fitting import NonFiniteLossError
 from iterative_retraining.models.gaussian import Gaussian
-from iterative_retraining.models.training import NonFiniteLossError
 from iterative_retraining.retrain import GenerationRecord, retrain
 from iterative_retraining.schemes import FullySynthetic, Mix
 from iterative_retraining.seeding import stage_seed

@@ -10,8 +10,8 @@ from iterative_retraining import provenance
 from iterative_retraining.attempts import bytes_needed
 from iterative_retraining.config import RunConfig
 from iterative_retraining.experiment import open_experiment
+from iterative_retraining.models.fitting import NonFiniteLossError
 from iterative_retraining.models.gaussian import Gaussian
-from iterative_retraining.models.training import NonFiniteLossError
 from iterative_retraining.provenance import source_sha256, state_sha256
 from iterative_retraining.runs import Run, RunError, read_state
 from iterative_retraining.status import markdown, run_status, stale_note, status_table

@@ -15,7 +15,14 @@ from iterative_retraining.metrics.features import FEATURES
 
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
 PATHS = ("features_weights", "data_dir", "tensorboard_dir")
-BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", *PATHS)  # of a run, not its identity
+BESIDE_CONFIG = (
+    "n_retrain",
+    "model_options",
+    "features",
+    "keep_every",
+    "checkpoint_images",
+    *PATHS,
+)  # of a run, not its identity
 RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
 RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
@@ -247,6 +254,7 @@ def _check_beside_config(parameters: Mapping[str, Any]) -> None:
     check_count("n_retrain", parameters["n_retrain"], "it counts retrainings")
     refuse_unknown("features", [parameters.get("features", "auto")], FEATURES)
     check_count("keep_every", parameters.get("keep_every", 0), "it counts generations")
+    check_count("checkpoint_images", parameters.get("checkpoint_images", 0), "it counts images")
     for name in PATHS:
         if not isinstance(parameters.get(name, ""), str):
             raise ConfigError(f"{name} = {parameters[name]!r} is not allowed: it is a path, as text")

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from iterative_retraining.data import DATASETS
-from iterative_retraining.models import MODELS, resolve_options
+from iterative_retraining.models import ADDED_LATER, MODELS, resolve_options
 from iterative_retraining.schemes import SCHEMES
+
+LATENTS = ("fresh", "fixed")
+# Parameters that came after results were published, and the value with which a run is as it was before them.
+RUN_ADDED_LATER = {"latents": "fresh", "n_real": 0}
 
 
 class ConfigError(ValueError):
@@ -42,6 +46,8 @@ class RunConfig:
 
     lam: the ratio synthetic : real, used by the scheme "mix" alone
     n_images_initial, n_images_per_retraining: training budgets of theta_0 and of each retraining, in images
+    latents: "fresh" noise for the samples of every generation, or "fixed", the same in all, as in the paper's code
+    n_real: how many of the real images there are, the first of the data set; 0 for all
     options: overrides of the model's options; after construction, every option with its value
     init: "" to train theta_0, or the identity of the starting weights (`init_identity`)
 
@@ -55,6 +61,8 @@ class RunConfig:
     n_images_initial: int = 180_000
     n_images_per_retraining: int = 36_000
     seed: int = 0
+    latents: str = "fresh"
+    n_real: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     init: str = ""
 
@@ -70,6 +78,8 @@ class RunConfig:
         for name in ("n_images_initial", "n_images_per_retraining"):
             check_count(name, getattr(self, name), "it is a training budget in images")
         check_count("seed", self.seed, "it names the run's random numbers")
+        check_count("n_real", self.n_real, "it counts real images, 0 for all of them")
+        refuse_unknown("latents", [self.latents], LATENTS)
         try:
             resolved = resolve_options(self.model, self.dataset, self.options)
         except (ValueError, TypeError) as error:
@@ -79,8 +89,11 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """The configuration as plain JSON values, without what cannot matter: lam if the scheme has none, the budget of
-        theta_0 if no fit uses it (one that starts afresh does), both budgets of a model that has no iterations."""
-        plain: dict[str, Any] = json.loads(json.dumps({**vars(self), "options": dict(self.options)}))
+        theta_0 if no fit uses it (one that starts afresh does), both budgets of a model that has no iterations, and
+        without what came later (`ADDED_LATER`) and is as it was."""
+        options = {name: value for name, value in self.options.items() if not _as_before(ADDED_LATER, name, value)}
+        own = {name: value for name, value in vars(self).items() if not _as_before(RUN_ADDED_LATER, name, value)}
+        plain: dict[str, Any] = json.loads(json.dumps({**own, "options": options}))
         if self.scheme != "mix":
             plain["lam"] = None
         if self.model == "gaussian" or (self.init and self.options["warm_start"]):
@@ -100,6 +113,10 @@ class RunConfig:
         """A readable name that ends in the hash, e.g. ``digits-edm-mix-lam0.5-seed3-0123456789``."""
         arm = f"mix-lam{self.lam:g}" if self.scheme == "mix" else self.scheme
         return f"{self.dataset}-{self.model}-{arm}-seed{self.seed}-{self.hash}"
+
+
+def _as_before(added_later: Mapping[str, Any], name: str, value: object) -> bool:
+    return name in added_later and value == added_later[name]
 
 
 def check_device(device: str) -> str:

@@ -104,11 +104,12 @@ def _read_idx(name: str, sha256: str, shape: tuple[int, ...], data_dir: str | Pa
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
-def to_unit(images: np.ndarray) -> np.ndarray:
-    """uint8 images in any layout to float32 in [-1, 1]; the inverse of `to_uint8`."""
-    if images.dtype != np.uint8:
+def to_unit(images):
+    """uint8 images in any layout, an array or a tensor, to float32 in [-1, 1]; the inverse of `to_uint8`."""
+    if str(images.dtype).removeprefix("torch.") != "uint8":
         raise TypeError(f"images must be uint8, got {images.dtype}")
-    return images.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1)
+    values = images.astype(np.float32) if isinstance(images, np.ndarray) else images.float()
+    return values * (1 / 127.5) - 1.0  # in float32 both
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From the parameters of the retrain notebook to a run: everything is checked here before any compute is spent."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from iterative_retraining.attempts import attempt, bytes_needed, check_disk
 from iterative_retraining.config import ConfigError, RunConfig, check_count, check_device, init_identity
 from iterative_retraining.data import WITH_TEST_SPLIT, DataError, load_dataset
+from iterative_retraining.files import write_json
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.checks import WeightsError
 from iterative_retraining.metrics.features import build_features
@@ -18,22 +20,26 @@ from iterative_retraining.models import Model, build_model
 from iterative_retraining.models.pretrained import PretrainedError, load_edm_pickle
 from iterative_retraining.provenance import write_manifest
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
-from iterative_retraining.runs import Run, RunError, read_floor, read_state, write_json
+from iterative_retraining.runs import Run, RunError, read_floor, read_state
 from iterative_retraining.schemes import Scheme, build_scheme
 from iterative_retraining.seeding import stage_seed
+from iterative_retraining.shared_runs import SharedRun
+from iterative_retraining.team import Team, find_team
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One run, ready to go: `records` runs Algorithm 1 from where the run directory stands."""
 
-    run: Run
+    run: Run | SharedRun
     real: np.ndarray
     new_model: Callable[[], Model]
     scheme: Scheme
     metrics: ImageMetrics
     n_retrain: int
     initial_state: Mapping[str, np.ndarray] | None
+    team: Team
+    checkpoint_images: int = 0
 
     def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
         """The generations of the run, see `iterative_retraining.retrain.retrain`.
@@ -41,15 +47,19 @@ class Experiment:
         Each call starts from a new model: one that was stopped in the middle of a fit must not be trained on. How the
         attempt ends is written into the manifest. Raises Terminated on SIGTERM, RunError if memory does not suffice.
         """
-        with attempt(self.run, self.n_retrain):
+        model, run, config = self.new_model(), self.run, self.run.config
+        if self.checkpoint_images and hasattr(model, "keep_fits"):
+            model.keep_fits(run, self.checkpoint_images)
+        with attempt(run, self.n_retrain) if self.team.rank == 0 else nullcontext():
             yield from retrain(
-                self.new_model(),
+                model,
                 self.real,
                 self.scheme,
-                [self.metrics],
+                [self.metrics] if self.team.rank == 0 else [],
                 n_retrain=self.n_retrain,
-                seed=self.run.config.seed,
-                run=self.run,
+                seed=config.seed,
+                fixed_latents=config.latents == "fixed",
+                run=run,
                 initial_state=self.initial_state,
                 progress=progress,
             )
@@ -66,6 +76,7 @@ def open_experiment(
     features: str = "auto",
     features_weights: str | Path = "",
     keep_every: int = 0,
+    checkpoint_images: int = 0,
     **parameters: Any,
 ) -> Experiment:
     """Checks the parameters, opens the run directory and writes its manifest and its real-vs-real floor.
@@ -74,16 +85,18 @@ def open_experiment(
 
     ``parameters`` are those of `RunConfig`; ``features`` and ``features_weights`` choose the space of the metrics, see
     `iterative_retraining.metrics.features.build_features`: one space for all generations of a run.
-    ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last.
+    ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last;
+    ``checkpoint_images`` = k > 0 leaves a checkpoint within a fit every k images, from which a killed one goes on.
+    In a process that ``accelerate launch`` has started, the run is that of all its processes.
     Raises ConfigError for a bad parameter, RunError for a bad directory or a disk that is too small.
     """
     n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
     keep_every = check_count("keep_every", keep_every, "it counts generations")
-    device = check_device(device)
+    checkpoint_images = check_count("checkpoint_images", checkpoint_images, "it counts images, 0 for no checkpoints")
     config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
     try:
-        real, _ = load_dataset(config.dataset, data_dir or None)
-        test = load_dataset(config.dataset, data_dir or None, "test")[0] if config.dataset in WITH_TEST_SPLIT else None
+        team, device = find_team(check_device(device))
+        real, test = _load_images(config, data_dir or None)
         space = build_features(features, config.dataset, weights=features_weights, device=device)
     except (DataError, WeightsError, ValueError) as error:
         raise ConfigError(str(error)) from error
@@ -96,6 +109,7 @@ def open_experiment(
         n_images_initial=config.n_images_initial,
         n_images_per_retraining=config.n_images_per_retraining,
         device=device,
+        team=team,
     )
     try:
         model, initial_state = new_model(), _initial_state(init) if init else None
@@ -103,16 +117,28 @@ def open_experiment(
             model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
     except (ValueError, TypeError, PretrainedError) as error:
         raise ConfigError(str(error)) from error
-    scheme = build_scheme(config.scheme, config.lam)
-    run = Run(run_dir or Path("runs") / "manual" / config.run_id, config, keep_every=keep_every)
-    if len(run.rows) <= n_retrain:
-        n_samples = max(len(real), scheme.n_samples(len(real)))
-        counts = (n_samples, n_retrain, scheme.history_length, keep_every)
-        needed = bytes_needed(model.state_bytes(real.shape[1:]), real[0].nbytes, *counts)
-        check_disk(run, needed)
-        write_manifest(run, n_retrain=n_retrain, device=device, real=real, initial_state=initial_state)
-    _measure_floor(run, metrics, real)
-    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state)
+    scheme, path = build_scheme(config.scheme, config.lam), Path(run_dir or Path("runs") / "manual" / config.run_id)
+    run = Run(path, config, keep_every=keep_every) if team.rank == 0 else None
+    if run is not None:
+        if len(run.rows) <= n_retrain:
+            n_samples = max(len(real), scheme.n_samples(len(real)))
+            counts = (n_samples, n_retrain, scheme.history_length, keep_every)
+            state = model.state_bytes(real.shape[1:])
+            check_disk(run, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
+            write_manifest(run, n_retrain=n_retrain, device=device, real=real, initial_state=initial_state)
+        _measure_floor(run, metrics, real)
+    if team.size > 1:
+        run = SharedRun(path, config, team, run)
+    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, team, checkpoint_images)
+
+
+def _load_images(config: RunConfig, data_dir: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The real images of a run, and the held-out ones if its data set has some. Raises ConfigError, DataError."""
+    real, _ = load_dataset(config.dataset, data_dir)
+    if config.n_real > len(real):
+        raise ConfigError(f"n_real = {config.n_real} is not allowed: {config.dataset} has {len(real)} images; 0 is all")
+    test = load_dataset(config.dataset, data_dir, "test")[0] if config.dataset in WITH_TEST_SPLIT else None
+    return real[: config.n_real or None], test
 
 
 def _initial_state(init: str) -> Mapping[str, np.ndarray]:

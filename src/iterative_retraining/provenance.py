@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.runs import Run, write_json
+from iterative_retraining.files import data_sha256, state_sha256, write_json
+from iterative_retraining.runs import Run
 
 # The modules that decide a run's numbers, relative to the package; what draws, reads or tells of them is not here.
 DECIDING = ("data.py", "schemes.py", "seeding.py", "retrain.py", "models", "metrics")
@@ -85,21 +86,6 @@ def this_machine(device: str = "cpu") -> dict[str, Any]:
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "hardware": hardware(device),
     }
-
-
-def data_sha256(array: np.ndarray) -> str:
-    """SHA-256 of an array's dtype, shape and bytes."""
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def state_sha256(state: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of named arrays, such as starting weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(f"{name} {data_sha256(state[name])}\n".encode())
-    return digest.hexdigest()
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def retrain(
     *,
     n_retrain: int,
     seed: int | tuple[int, ...],
+    fixed_latents: bool = False,
     run: Run | None = None,
     initial_state: Mapping[str, np.ndarray] | None = None,
     progress: Progress | None = None,
@@ -64,8 +65,9 @@ def retrain(
 
     ``model`` is not fitted yet. theta_0 = A(D_real), or ``initial_state`` if given; then, for t = 1..n_retrain,
     theta_t = A(D_t) where ``scheme`` makes D_t of ``real`` (n, ...) and of the samples of the generations before. Every
-    generation samples at least n items, of which the first n are measured. ``progress(generation, n_images_seen,
-    n_images)`` watches the fits.
+    generation samples at least n items, of which the first n are measured; with ``fixed_latents`` from the same noise
+    in all generations, as the paper's code does (Theorem 2 assumes fresh samples).
+    ``progress(generation, n_images_seen, n_images)`` watches the fits.
 
     With a ``run``, generations it already holds are yielded from its ledger and not computed again; each new one is
     on disk before it is yielded. Raises ValueError for n_retrain < 0, and what model, scheme and run raise.
@@ -92,7 +94,8 @@ def retrain(
                 model.fit(data, seed=stage_seed(seed, generation, "fit"), progress=watch)
             seconds_fit = clock.lap()
 
-            samples = model.sample(max(n, scheme.n_samples(n)), seed=stage_seed(seed, generation, "sample"))
+            latents = stage_seed(seed, 0 if fixed_latents else generation, "sample")
+            samples = model.sample(max(n, scheme.n_samples(n)), seed=latents)
             preview = model.sample(N_PREVIEW, seed=stage_seed(seed, 0, "preview"))  # the same latents every time
             seconds_sample = clock.lap()
 

@@ -3,6 +3,7 @@
     config.json              the identity of the run; its hash is in the run id
     manifest.json            every attempt: versions, commit, device, threads
     ledger.jsonl             a line per complete generation, written last
+    fit.safetensors          if asked for: the fit under way, to go on from its middle
     checkpoint-0003.safetensors, samples-0003.npy, preview-0003.png
                              weights and samples of the last complete generation (weights of theta_0 stay too, and of
                              every k-th generation if asked for)
@@ -12,21 +13,24 @@ whatever a kill leaves behind belongs to a generation without a line and is writ
 """
 
 import errno
-import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from iterative_retraining.config import RunConfig
+from iterative_retraining.files import cannot_write, file_sha256, state_sha256, write_file, write_json
 from iterative_retraining.locks import RunError, lock, unlock
+
+FIT = "fit.safetensors"
 
 
 class MemoryRun:
@@ -52,40 +56,6 @@ class MemoryRun:
         self.rows.append(row)
         self.history.append(samples)
         self._state = state
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> str:
-    """Writes a file whole or not at all; returns the SHA-256 of its bytes. Raises RunError with the way out."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = _sha256(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
-    return digest
-
-
-def _cannot_write(path: Path, error: OSError) -> RunError:
-    full = " Free some space;" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " Mend that;"
-    return RunError(
-        f"cannot write {path}: {error.strerror}.{full} complete generations are kept, and the same command goes on "
-        "from the last of them"
-    )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes ``value`` as JSON, whole or not at all. Raises RunError."""
-    _write(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -134,7 +104,7 @@ def _file(path: Path, kind: str, generation: int) -> Path:
 def _check_file(path: Path, kind: str, row: Mapping[str, Any]) -> Path:
     """The file of a complete generation. Raises RunError unless its bytes are those that its ledger line names."""
     file = _file(path, kind, row["generation"])
-    if not file.is_file() or _sha256(file) != row[f"{kind}_sha256"]:
+    if not file.is_file() or file_sha256(file) != row[f"{kind}_sha256"]:
         raise RunError(
             f"{file} is {'damaged' if file.is_file() else 'missing'}, and nothing can go on from generation "
             f"{row['generation']} without it; restore it, or start again in another directory"
@@ -145,6 +115,18 @@ def _check_file(path: Path, kind: str, row: Mapping[str, Any]) -> Path:
 def read_state(path: Path) -> dict[str, np.ndarray]:
     """The weights of the last complete generation of a run directory. Raises RunError if they are damaged."""
     return load_file(_check_file(path, "checkpoint", read_ledger(path)[-1]))
+
+
+def read_fit(path: Path, seed: int) -> dict[str, np.ndarray] | None:
+    """The checkpoint within the fit of this seed, if one is there and whole: else that fit begins at its beginning."""
+    try:
+        with safe_open(path / FIT, "np") as stored:
+            about = stored.metadata() or {}
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError):
+        return None
+    whole = about == {"seed": str(seed), "sha256": state_sha256(state)}
+    return state if whole else None
 
 
 class Run:
@@ -202,11 +184,21 @@ class Run:
     @property
     def history(self) -> Sequence[np.ndarray]:
         """The samples of generations 0, 1, ..., memory-mapped; those no longer kept raise RunError when asked for."""
-        return _History(self)
+        return History(self)
 
     def load_state(self) -> dict[str, np.ndarray]:
         """The weights of the last complete generation."""
         return read_state(self.path)
+
+    def load_fit(self, seed: int) -> dict[str, np.ndarray] | None:
+        """See `read_fit`."""
+        return read_fit(self.path, seed)
+
+    def save_fit(self, seed: int, state: Mapping[str, np.ndarray]) -> None:
+        """Keeps a checkpoint within the fit of this seed. Raises RunError if the disk is full."""
+        about = {"seed": str(seed), "sha256": state_sha256(state)}
+        content = save({name: np.ascontiguousarray(a) for name, a in state.items()}, metadata=about)
+        write_file(self.path / FIT, lambda file: file.write(content))
 
     def commit(
         self,
@@ -228,14 +220,14 @@ class Run:
         t = row["generation"]
         checkpoint = save({name: np.ascontiguousarray(array) for name, array in state.items()})
         digests = {
-            "checkpoint_sha256": _write(_file(self.path, "checkpoint", t), lambda file: file.write(checkpoint)),
-            "samples_sha256": _write(
+            "checkpoint_sha256": write_file(_file(self.path, "checkpoint", t), lambda file: file.write(checkpoint)),
+            "samples_sha256": write_file(
                 _file(self.path, "samples", t), lambda file: np.save(file, samples, allow_pickle=False)
             ),
         }
         if samples.dtype == np.uint8:
             strip = Image.fromarray(_strip(preview))
-            _write(_file(self.path, "preview", t), lambda file: strip.save(file, format="PNG"))
+            write_file(_file(self.path, "preview", t), lambda file: strip.save(file, format="PNG"))
         self._append(row | digests)
         self._prune(t, history_length)
 
@@ -251,10 +243,11 @@ class Run:
         except OSError as error:
             if ledger.exists():
                 os.truncate(ledger, whole)
-            raise _cannot_write(ledger, error) from error
+            raise cannot_write(ledger, error) from error
         self.rows.append(row)
 
     def _prune(self, last: int, history_length: int | None) -> None:
+        (self.path / FIT).unlink(missing_ok=True)
         for file in self.path.iterdir():
             found = re.fullmatch(r"(checkpoint|samples)-(\d+)\.\w+", file.name)
             if not found:
@@ -268,8 +261,10 @@ class Run:
                 file.unlink()
 
 
-class _History(Sequence):
-    def __init__(self, run: Run) -> None:
+class History(Sequence):
+    """The samples of a run's generations, by generation; see `Run.history`."""
+
+    def __init__(self, run: Any) -> None:
         self.run = run
 
     def __len__(self) -> int:

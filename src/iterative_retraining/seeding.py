@@ -47,6 +47,14 @@ def torch_seed(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
         yield
 
 
+def reseed(seed: int, device: torch.device) -> None:
+    """Sets the generator that torch draws from on ``device``; for use within `torch_seed`, which puts it back."""
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or torch.cuda.current_device()].manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def noise_by_index(seed: int, indices: range, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
     """Unit Gaussian noise (len(indices), *shape), whose row for index i depends on ``(seed, i)`` alone.
 

@@ -1,7 +1,6 @@
 """A network and a process behind the Model protocol: trained in batches, sampled by index; images are uint8 NHWC."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Self
 
@@ -10,80 +9,64 @@ import torch
 from torch import Tensor, nn
 
 from iterative_retraining.data import TrainingSet, to_uint8, to_unit
-from iterative_retraining.models.networks import UNetConfig
-from iterative_retraining.models.process import Process, check_numbers
-from iterative_retraining.models.spline_flow import SplineFlowConfig
-from iterative_retraining.seeding import generator, noise_by_index, stage_seed, torch_seed
+from iterative_retraining.models.augment import augment
+from iterative_retraining.models.fitting import (
+    Arrays,
+    Fit,
+    FitStore,
+    TrainingConfig,
+    flatten_parameters,
+    shuffled_batches,
+)
+from iterative_retraining.models.process import Net, Process
+from iterative_retraining.seeding import noise_by_index, reseed, stage_seed, torch_seed
+from iterative_retraining.team import Team
+
+CARRIED = "carried/"  # begins the names, in a state, of what one fit hands to the next beside the weights
 
 
-class NonFiniteLossError(FloatingPointError):
-    """A training loss was NaN or infinite; the message names the step and the last finite loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """The training of a `NetworkModel`. Budgets, half-lives and ramps are counted in images shown to the network.
-
-    Each fit starts Adam afresh and the EMA becomes the next fit's start, as in the published retraining protocol.
-    """
-
-    network: UNetConfig | SplineFlowConfig
-    n_images_initial: int
-    n_images_per_retraining: int
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    lr_rampup_images: int = 0
-    ema_halflife_images: int = 500_000
-    warm_start: bool = True
-    sampling_batch_size: int = 512
-
-    def __post_init__(self) -> None:
-        check_numbers(self, counts=("batch_size", "sampling_batch_size"), positive=("learning_rate",))
-        for name in ("n_images_initial", "n_images_per_retraining", "lr_rampup_images", "ema_halflife_images"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)} is not allowed: it counts images, 0 or more")
-
-
-def flatten_parameters(net: nn.Module) -> nn.Parameter:
-    """Moves all parameters, and their gradients, into two flat buffers of which they become views; returns the first.
-
-    One optimizer step or EMA update is then a single operation instead of one per parameter.
-    """
-    parameters = list(net.parameters())
-    sizes = [p.numel() for p in parameters]
-    flat = nn.Parameter(torch.empty(sum(sizes), device=parameters[0].device))
-    flat.grad = torch.zeros_like(flat)
-    for p, values, grad in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
-        view = values.as_strided(p.shape, p.stride(), values.storage_offset())  # keeps the memory format
-        p.data, p.grad = view.copy_(p.detach()), grad.as_strided(p.shape, p.stride(), grad.storage_offset())
-    return flat
-
-
-def shuffled_batches(n_data: int, n_images: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Index batches (batch_size,), the last one smaller, ``n_images`` in all: one random order after another."""
-    rng, pending = generator(seed), np.arange(0)
-    while n_images > 0:
-        size = min(batch_size, n_images)
-        while len(pending) < size:
-            pending = np.concatenate([pending, rng.permutation(n_data)])
-        yield pending[:size]
-        pending, n_images = pending[size:], n_images - size
+def _told(net: Net, labels: Tensor) -> Net:
+    """``net`` with the labels of an augmentation."""
+    return lambda x, level: net(x, level, labels)
 
 
 class NetworkModel:
-    """A network that learns and undoes ``process``: a U-Net for EDM, flow matching or DDPM, or a spline flow."""
+    """A network that learns and undoes ``process``: a U-Net for EDM, flow matching or DDPM, or a spline flow.
 
-    def __init__(self, process: Process, config: TrainingConfig, device: str = "cpu") -> None:
+    With a ``team``, every process holds the whole network and sees its share of every batch.
+    """
+
+    def __init__(self, process: Process, config: TrainingConfig, device: str = "cpu", team: Team | None = None) -> None:
         self.process, self.config, self.device = process, config, torch.device(device)
+        self.team = Team() if team is None else team
         self.net: nn.Module | None = None
         self._flat: nn.Parameter | None = None
+        self._carried: Arrays = {}
+        self._store: FitStore | None = None
+        self._store_every = 0
+
+    def keep_fits(self, store: FitStore, n_images: int) -> None:
+        """From now on a fit leaves a checkpoint in ``store`` every ``n_images`` images, and goes on from one of its."""
+        self._store, self._store_every = store, n_images
 
     def _new_network(self, seed: int) -> None:
         with torch_seed(seed):
             net = self.config.network.build()
-        # channels_last wins in training on two CPU cores and is what tensor cores want: benchmarks/edm_training.py
-        self.net = net.to(self.device, memory_format=torch.channels_last)
-        self._flat = flatten_parameters(self.net)
+        # channels_last wins in training on two CPU cores and is what tensor cores want (benchmarks/edm_training.py),
+        # but not with torch.compile on a CPU (benchmarks/edm_reference.py).
+        plain = self.config.compile and self.device.type == "cpu"
+        self.net = net.to(self.device, memory_format=torch.contiguous_format if plain else torch.channels_last)
+        self._flat, self._carried = flatten_parameters(self.net), {}
+        self._compiled = torch.compile(self.net, dynamic=False) if self.config.compile else self.net
+
+    def _evaluated(self, *arguments: Tensor | None, whole: bool = True) -> Tensor:
+        """The network at the configured precision, float32; compiled code only for batches of the ``whole`` size."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            return (self._compiled if whole else self.net)(*arguments).float()
+
+    def _net(self, whole: bool = True) -> Net:
+        plain = self.config.precision == "float32" and not self.config.compile
+        return self.net if plain else partial(self._evaluated, whole=whole)
 
     def fit(self, data: TrainingSet, *, seed: int, progress: Callable[[int, int], None] | None = None) -> Self:
         """Trains on ``data``; afterwards the weights are the EMA.
@@ -98,62 +81,89 @@ class NetworkModel:
         if afresh:
             self._new_network(stage_seed(seed, 0, "weights"))
         n_images = self.config.n_images_initial if afresh else self.config.n_images_per_retraining
-        with torch_seed(stage_seed(seed, 0, "noise"), self.device):
-            self._train(data, n_images, afresh, stage_seed(seed, 0, "order"), progress)
+        fit = Fit(self.net, self._flat, self.config, afresh, self._carried)
+        with torch_seed(seed, self.device):
+            self._train(fit, data, n_images, seed, progress)
+        self._carried = fit.finish()
         return self
 
     def _train(
-        self, data: TrainingSet, n_images: int, afresh: bool, seed: int, progress: Callable[[int, int], None] | None
+        self,
+        fit: Fit,
+        data: TrainingSet,
+        n_images: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
     ) -> None:
-        config, flat = self.config, self._flat
-        adam = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
-        ema, n_seen, last_finite = flat.detach().clone(), 0, float("nan")
+        rng = torch.Generator(self.device).manual_seed(stage_seed(seed, 0, "noise"))
+        self._resume(fit, seed, rng)
+        before, start = fit.n_seen, 0
+        images, every = self._images(data), 1 if self.device.type == "cpu" else 32
+        drops = getattr(self.config.network, "dropout", 0.0) > 0
         self.net.train()
-        for step, index in enumerate(shuffled_batches(len(data), n_images, config.batch_size, seed)):
-            loss = self._loss(to_unit(data[index]))
-            flat.grad.zero_()
+        for index in shuffled_batches(len(data), n_images, self.config.batch_size, stage_seed(seed, 0, "order")):
+            start += len(index)
+            if start <= before:
+                continue
+            if drops:  # of its own for every step and process, so that any step can be the first after a resumption
+                reseed(stage_seed(seed, fit.n_steps, f"dropout {self.team.rank}"), self.device)
+            loss = self._loss(images(index), rng)
+            fit.flat.grad.zero_()
             loss.backward()
-            n_seen += len(index)
-            adam.param_groups[0]["lr"] = config.learning_rate * min(1.0, n_seen / max(config.lr_rampup_images, 1))
-            adam.step()
-            ema.lerp_(flat.detach(), 1 - self._ema_decay(len(index), n_seen, afresh))
-            value = loss.item()
-            if not np.isfinite(value):
-                raise NonFiniteLossError(
-                    f"the loss is {value} at step {step} ({n_seen} of {n_images} images); the last finite loss was "
-                    f"{last_finite:.6g}. A lower learning_rate (now {config.learning_rate}) is the usual way out"
-                )
-            last_finite = value
+            self.team.add(fit.flat.grad)
+            fit.step(len(index))
+            fit.watch(self.team.add(loss.detach()), n_images, every=every)
             if progress is not None:
-                progress(n_seen, n_images)
-        with torch.no_grad():
-            flat.copy_(ema)
+                progress(fit.n_seen, n_images)
+            self._checkpoint(fit, seed, rng, len(index))
 
-    def _loss(self, images: np.ndarray) -> Tensor:
-        """The loss of one batch (B, H, W, C) in [-1, 1], with fresh noise levels and noise."""
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)  # NHWC memory: channels_last already
-        number = torch.randn(len(x), device=self.device)
-        noise = self.process.pair(x[None], torch.randn_like(x)[None])[0]
-        return self.process.errors(self.net, x, number, noise).mean()
+    def _images(self, data: TrainingSet) -> Callable[[np.ndarray], Tensor]:
+        """Index (B,) to uint8 images (B, H, W, C); on a GPU all of them lie there."""
+        if self.device.type == "cpu":
+            return lambda index: torch.from_numpy(data[index])
+        items = torch.from_numpy(data.array()).to(self.device)
+        return lambda index: items[torch.from_numpy(index).to(self.device)]
 
-    def _ema_decay(self, batch: int, n_seen: int, afresh: bool) -> float:
-        """0.5^(batch / half-life); from random weights the half-life is 5 % of the images seen, at most its value."""
-        halflife = self.config.ema_halflife_images
-        if afresh:
-            halflife = min(halflife, 0.05 * n_seen)
-        return 0.5 ** (batch / max(halflife, 1e-8))
+    def _loss(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """This process's share of the loss of one batch, uint8 (B, H, W, C), with fresh noise levels and noise.
+
+        Every process draws the numbers of the whole batch.
+        """
+        x = to_unit(images).permute(0, 3, 1, 2)  # NHWC memory: channels_last already
+        net = self._net(whole=len(x) == self.config.batch_size)
+        split = len(x) >= self.team.size  # a rest smaller than the team is everybody's
+        mine = self.team.share(len(x)) if split else slice(None)
+        if self.config.augment_probability:
+            x, labels = augment(x, rng, self.config.augment_probability)
+            net = _told(net, labels[mine])
+        number = torch.randn(len(x), device=self.device, generator=rng)
+        noise = self.process.pair(x[None], torch.empty_like(x).normal_(generator=rng)[None])[0]
+        errors = self.process.errors(net, x[mine], number[mine], noise[mine])
+        return errors.mean() * (len(x[mine]) / len(x) if split else 1 / self.team.size)
+
+    def _resume(self, fit: Fit, seed: int, rng: torch.Generator) -> None:
+        """Puts a checkpoint of this fit back, if there is one."""
+        state = self._store.load_fit(seed) if self._store is not None else None
+        if state is not None:
+            fit.restore(state)
+            rng.set_state(torch.from_numpy(np.array(state["rng"])))
+
+    def _checkpoint(self, fit: Fit, seed: int, rng: torch.Generator, batch: int) -> None:
+        every = self._store_every
+        if self._store is not None and fit.n_seen // every > (fit.n_seen - batch) // every:
+            self._store.save_fit(seed, fit.state() | {"rng": rng.get_state().numpy()})
 
     @torch.inference_mode()
     def sample(self, n: int, *, seed: int) -> np.ndarray:
         """``n`` images, uint8 (n, H, W, C); image i is made from the noise of ``(seed, i)``, whatever the batches."""
-        network = self.config.network
+        network, batch = self.config.network, self.config.sampling_batch_size
         self.net.eval()
-        images = np.empty((n, network.resolution, network.resolution, network.colours), dtype=np.uint8)
-        for start in range(0, n, self.config.sampling_batch_size):
-            rows = range(start, min(n, start + self.config.sampling_batch_size))
-            x = self.process.sample(self.net, partial(self._noise, seed, rows))
+        images = np.zeros((n, network.resolution, network.resolution, network.colours), dtype=np.uint8)
+        for start in range(self.team.rank * batch, n, self.team.size * batch):
+            rows = range(start, min(n, start + batch))
+            x = self.process.sample(self._net(whole=len(rows) == batch), partial(self._noise, seed, rows))
             images[start : rows.stop] = to_uint8(x.permute(0, 2, 3, 1).cpu().numpy())
-        return images
+        return images if self.team.size == 1 else self.team.add(torch.from_numpy(images).to(self.device)).cpu().numpy()
 
     def _noise(self, seed: int, rows: range, k: int) -> Tensor:
         """Noise number ``k`` of the images ``rows``, (B, C, H, W)."""
@@ -178,22 +188,27 @@ class NetworkModel:
     def state_bytes(self, item_shape: tuple[int, ...]) -> int:
         """The size of `state_dict`, without building it."""
         with torch.device("meta"):
-            return sum(t.numel() * t.element_size() for t in self.config.network.build().state_dict().values())
+            weights = sum(t.numel() * t.element_size() for t in self.config.network.build().state_dict().values())
+        return weights * (1 + 2 * self.config.keep_optimizer + (self.config.next_start == "raw"))
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The weights (the EMA of the last fit) by name, float32 arrays on the CPU."""
-        return {name: tensor.cpu().numpy().copy() for name, tensor in self.net.state_dict().items()}
+        """The weights (the EMA of the last fit) by name, float32 arrays on the CPU, and what the next fit is handed."""
+        weights = {name: tensor.cpu().numpy().copy() for name, tensor in self.net.state_dict().items()}
+        return weights | {f"{CARRIED}{name}": array for name, array in self._carried.items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """The inverse of `state_dict`. Raises ValueError if names or shapes are not those of this network."""
         if self.net is None:
             self._new_network(0)
+        carried = {name.removeprefix(CARRIED): np.array(a) for name, a in state.items() if name.startswith(CARRIED)}
+        weights = {name: np.array(a) for name, a in state.items() if not name.startswith(CARRIED)}
         wanted = {name: tuple(tensor.shape) for name, tensor in self.net.state_dict().items()}
-        given = {name: tuple(array.shape) for name, array in state.items()}
+        given = {name: array.shape for name, array in weights.items()}
         if wanted != given:
             differing = sorted(name for name in wanted | given if wanted.get(name) != given.get(name))
             raise ValueError(
                 f"the weights are of another network: {len(differing)} names or shapes differ, "
                 f"{differing[0]!r} first: wanted {wanted.get(differing[0])}, got {given.get(differing[0])}"
             )
-        self.net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
+        self.net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+        self._carried = carried

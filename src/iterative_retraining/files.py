@@ -1,0 +1,64 @@
+"""Files written whole or not at all, and the digests by which they are known again."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from iterative_retraining.locks import RunError
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> str:
+    """Writes a file whole or not at all; returns the SHA-256 of its bytes. Raises RunError with the way out."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = file_sha256(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+    return digest
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """The error to raise where ``path`` cannot be written, with the way out."""
+    full = " Free some space;" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " Mend that;"
+    return RunError(
+        f"cannot write {path}: {error.strerror}.{full} complete generations are kept, and the same command goes on "
+        "from the last of them"
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes ``value`` as JSON, whole or not at all. Raises RunError."""
+    write_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def data_sha256(array: np.ndarray) -> str:
+    """SHA-256 of an array's dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def state_sha256(state: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of named arrays, such as starting weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {data_sha256(state[name])}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,232 @@
+"""A fit under way: flat weights, their EMA and Adam's moments, and all that it takes to go on from its middle."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.process import check_choice, check_numbers
+from iterative_retraining.models.spline_flow import SplineFlowConfig
+from iterative_retraining.seeding import generator
+
+NEXT_STARTS = ("ema", "raw")
+PRECISIONS = ("float32", "bfloat16")
+Arrays = Mapping[str, np.ndarray]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A training loss was NaN or infinite; the message names the step and the last finite loss."""
+
+
+class FitStore(Protocol):
+    """Where a fit leaves what it needs to go on after the process has died."""
+
+    def load_fit(self, seed: int) -> Arrays | None:
+        """What `save_fit` was last given, if it was for the fit of this seed."""
+
+    def save_fit(self, seed: int, state: Arrays) -> None:
+        """Keeps ``state``, whole or not at all, in the place of what was there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The training of a `NetworkModel`. Budgets, half-lives and ramps are counted in images shown to the network.
+
+    augment_probability: of each transformation of `augment`; 0.0 for none
+    clip_gradient_norm: gradients are scaled down to this norm; 0.0 for any norm
+    restart_ramp: whether the ramp of the learning rate begins anew in every retraining, or belongs to the fit of
+        theta_0 alone
+    keep_optimizer: whether Adam's moments go on through retrainings, or every fit starts Adam afresh
+    next_start: what the next fit starts from, "ema" (which then is all there is), or "raw", the weights themselves,
+        beside which the EMA goes on
+    precision: "bfloat16" runs the network under autocast; weights, gradients, Adam and EMA stay float32
+    compile: the network goes through torch.compile, for batches of one size
+
+    The defaults are what the published EDM route does (`iterative_retraining.protocol`), but for ramp and augmentation.
+    """
+
+    network: UNetConfig | SplineFlowConfig
+    n_images_initial: int
+    n_images_per_retraining: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    lr_rampup_images: int = 0
+    restart_ramp: bool = True
+    ema_halflife_images: int = 500_000
+    next_start: str = "ema"
+    keep_optimizer: bool = False
+    clip_gradient_norm: float = 0.0
+    augment_probability: float = 0.0
+    warm_start: bool = True
+    precision: str = "float32"
+    compile: bool = False
+    sampling_batch_size: int = 512
+
+    def __post_init__(self) -> None:
+        check_numbers(self, counts=("batch_size", "sampling_batch_size"), positive=("learning_rate",))
+        for name in ("n_images_initial", "n_images_per_retraining", "lr_rampup_images", "ema_halflife_images"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)} is not allowed: it counts images, 0 or more")
+        for name in ("restart_ramp", "keep_optimizer", "warm_start", "compile"):
+            check_choice(name, getattr(self, name), (True, False))
+        check_choice("next_start", self.next_start, NEXT_STARTS)
+        check_choice("precision", self.precision, PRECISIONS)
+        if not self.clip_gradient_norm >= 0:
+            raise ValueError(f"clip_gradient_norm = {self.clip_gradient_norm} is not allowed: a norm, or 0.0 for none")
+        if not 0 <= self.augment_probability <= 1:
+            raise ValueError(f"augment_probability = {self.augment_probability} is not allowed: it lies in [0, 1]")
+        if self.augment_probability and not getattr(self.network, "augment_labels", 0):
+            raise ValueError(
+                f"augment_probability = {self.augment_probability} needs a network that is told of it, or the "
+                "augmentation leaks into the samples: set augment_labels = 9 (network 'ddpmpp')"
+            )
+        if isinstance(self.network, SplineFlowConfig) and (self.compile or self.precision != "float32"):
+            raise ValueError(
+                "compile and precision 'bfloat16' are for networks of a diffusion or flow, not spline_flow"
+            )
+        if not self.warm_start and (self.keep_optimizer or self.next_start == "raw"):
+            raise ValueError("keep_optimizer and next_start 'raw' need warm_start: a fit afresh goes on from nothing")
+
+    @property
+    def carries(self) -> tuple[str, ...]:
+        """What a fit hands to the next beside the EMA, as the names in `Fit.state` begin."""
+        raw = ("raw",) if self.next_start == "raw" else ()
+        return raw + (("exp_avg", "exp_avg_sq", "adam_steps") if self.keep_optimizer else ())
+
+    def ema_decay(self, batch: int, n_seen: int, afresh: bool) -> float:
+        """0.5^(batch / half-life); from random weights the half-life is 5 % of the images seen, at most its value."""
+        halflife = min(self.ema_halflife_images, 0.05 * n_seen) if afresh else self.ema_halflife_images
+        return 0.5 ** (batch / max(halflife, 1e-8))
+
+    def rate(self, n_seen: int, afresh: bool) -> float:
+        """The learning rate of the step that brings a fit to ``n_seen`` images."""
+        ramp = self.lr_rampup_images if afresh or self.restart_ramp else 0
+        return self.learning_rate * min(1.0, n_seen / max(ramp, 1))
+
+
+def flatten_parameters(net: nn.Module) -> nn.Parameter:
+    """Moves all parameters, and their gradients, into two flat buffers of which they become views; returns the first.
+
+    One optimizer step or EMA update is then a single operation instead of one per parameter.
+    """
+    parameters = list(net.parameters())
+    flat = nn.Parameter(torch.empty(sum(p.numel() for p in parameters), device=parameters[0].device))
+    flat.grad = torch.zeros_like(flat)
+    values, gradients = by_name(net, flat.detach()), by_name(net, flat.grad)
+    for name, p in net.named_parameters():
+        p.data, p.grad = values[name].copy_(p.detach()), gradients[name]
+    return flat
+
+
+def by_name(net: nn.Module, flat: Tensor) -> dict[str, Tensor]:
+    """Views of a flat buffer, one a parameter of ``net``, in its shape and memory format."""
+    named = dict(net.named_parameters())
+    parts = flat.split([p.numel() for p in named.values()])
+    return {
+        name: part.as_strided(p.shape, p.stride(), part.storage_offset())
+        for (name, p), part in zip(named.items(), parts, strict=True)
+    }
+
+
+def shuffled_batches(n_data: int, n_images: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Index batches (batch_size,), the last one smaller, ``n_images`` in all: one random order after another."""
+    rng, pending = generator(seed), np.arange(0)
+    while n_images > 0:
+        size = min(batch_size, n_images)
+        while len(pending) < size:
+            pending = np.concatenate([pending, rng.permutation(n_data)])
+        yield pending[:size]
+        pending, n_images = pending[size:], n_images - size
+
+
+class Fit:
+    """One fit of ``net``, whose parameters are views of ``flat``: `step` after each backward pass, `finish` at the end.
+
+    afresh: whether it started from random weights; carried: what the fit before handed on (`carry`), or nothing.
+    """
+
+    def __init__(
+        self, net: nn.Module, flat: nn.Parameter, config: TrainingConfig, afresh: bool, carried: Arrays
+    ) -> None:
+        self.net, self.flat, self.config, self.afresh = net, flat, config, afresh
+        self.adam = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
+        self.ema, self.n_seen, self.n_steps = flat.detach().clone(), 0, 0
+        self._losses: list[Tensor] = []
+        self._last_finite = float("nan")
+        self._fill({name: array for name, array in carried.items() if name.partition("/")[0] in config.carries})
+
+    def step(self, batch: int) -> None:
+        """Takes the gradients of ``batch`` images into weights and EMA."""
+        self.n_seen, self.n_steps = self.n_seen + batch, self.n_steps + 1
+        if self.config.clip_gradient_norm:
+            nn.utils.clip_grad_norm_([self.flat], self.config.clip_gradient_norm)
+        self.adam.param_groups[0]["lr"] = self.config.rate(self.n_seen, self.afresh)
+        self.adam.step()
+        self.ema.lerp_(self.flat.detach(), 1 - self.config.ema_decay(batch, self.n_seen, self.afresh))
+
+    def watch(self, loss: Tensor, n_images: int, *, every: int) -> None:
+        """Looks at the losses after ``every`` steps: reading one from a GPU waits for all work before it.
+
+        Raises NonFiniteLossError with the first step of a loss that is not finite.
+        """
+        self._losses.append(loss)
+        if len(self._losses) < every and self.n_seen < n_images:
+            return
+        values, self._losses = torch.stack(self._losses).tolist(), []
+        for step, value in enumerate(values, start=self.n_steps - len(values)):
+            if not np.isfinite(value):
+                raise NonFiniteLossError(
+                    f"the loss is {value} at step {step} ({self.n_seen} of {n_images} images); the last finite loss "
+                    f"was {self._last_finite:.6g}. A lower learning_rate (now {self.config.learning_rate}) is the "
+                    "usual way out"
+                )
+            self._last_finite = value
+
+    def _buffers(self) -> dict[str, Tensor]:
+        moments = self.adam.state.get(self.flat, {})
+        own = {"raw": self.flat.detach(), "ema": self.ema}
+        return own | {name: moments[name] for name in ("exp_avg", "exp_avg_sq") if name in moments}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All of the fit but its random numbers: raw weights, EMA, moments by parameter, images and steps so far."""
+        arrays = {
+            f"{kind}/{name}": tensor.cpu().numpy().copy()
+            for kind, flat in self._buffers().items()
+            for name, tensor in by_name(self.net, flat).items()
+        }
+        return arrays | {
+            "n_seen": np.array(self.n_seen),
+            "n_steps": np.array(self.n_steps),
+            "adam_steps": self._adam_steps(),
+        }
+
+    def _adam_steps(self) -> np.ndarray:
+        return np.array(float(self.adam.state[self.flat]["step"]) if self.adam.state else 0.0)
+
+    def restore(self, state: Arrays) -> None:
+        """The inverse of `state`."""
+        self.n_seen, self.n_steps = int(state["n_seen"]), int(state["n_steps"])
+        self._fill(state)
+
+    def _fill(self, arrays: Arrays) -> None:
+        if any(key.startswith("exp_avg/") for key in arrays):
+            steps = torch.tensor(float(arrays["adam_steps"]), device=self.flat.device)
+            zeros = {name: torch.zeros_like(self.flat.detach()) for name in ("exp_avg", "exp_avg_sq")}
+            self.adam.state[self.flat] = {"step": steps, **zeros}
+        with torch.no_grad():
+            for kind, flat in self._buffers().items():
+                for name, tensor in by_name(self.net, flat).items():
+                    if f"{kind}/{name}" in arrays:
+                        tensor.copy_(torch.from_numpy(np.array(arrays[f"{kind}/{name}"])))
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """Makes the EMA the weights; returns what the next fit is to be handed, by the configuration."""
+        state = self.state() if self.config.carries else {}
+        carried = {name: array for name, array in state.items() if name.partition("/")[0] in self.config.carries}
+        with torch.no_grad():
+            self.flat.copy_(self.ema)
+        return carried
