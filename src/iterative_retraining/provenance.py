@@ -18,7 +18,7 @@ from iterative_retraining.files import data_sha256, state_sha256, write_json
 from iterative_retraining.runs import Run
 
 # The modules that decide a run's numbers, relative to the package; what draws, reads or tells of them is not here.
-DECIDING = ("data.py", "schemes.py", "seeding.py", "retrain.py", "models", "metrics")
+DECIDING = ("data.py", "schemes.py", "seeding.py", "team.py", "retrain.py", "models", "metrics")
 PACKAGES = ("iterative-retraining", "torch", "numpy", "scipy", "scikit-learn")
 
 

@@ -197,7 +197,7 @@ class Run:
     def save_fit(self, seed: int, state: Mapping[str, np.ndarray]) -> None:
         """Keeps a checkpoint within the fit of this seed. Raises RunError if the disk is full."""
         about = {"seed": str(seed), "sha256": state_sha256(state)}
-        content = save({name: np.ascontiguousarray(a) for name, a in state.items()}, metadata=about)
+        content = save({name: np.asarray(array, order="C") for name, array in state.items()}, metadata=about)
         write_file(self.path / FIT, lambda file: file.write(content))
 
     def commit(
@@ -218,7 +218,7 @@ class Run:
                 f"generation {row['generation']}: {broken[0]} is {row[broken[0]]}; the generation is not kept"
             )
         t = row["generation"]
-        checkpoint = save({name: np.ascontiguousarray(array) for name, array in state.items()})
+        checkpoint = save({name: np.asarray(array, order="C") for name, array in state.items()})
         digests = {
             "checkpoint_sha256": write_file(_file(self.path, "checkpoint", t), lambda file: file.write(checkpoint)),
             "samples_sha256": write_file(

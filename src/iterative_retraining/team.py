@@ -43,7 +43,9 @@ def find_team(device: str) -> tuple[Team, str]:
     try:
         from accelerate import PartialState
     except ImportError as error:
-        raise ValueError("a run by several processes needs accelerate: pip install accelerate") from error
+        raise ValueError(
+            "a run by several processes needs accelerate: pip install 'iterative-retraining[distributed]'"
+        ) from error
     import datetime
 
     state = PartialState(cpu=device == "cpu", timeout=datetime.timedelta(hours=6))  # the first one measures, all wait

@@ -72,7 +72,8 @@ class TrainingConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} is not allowed: it counts images, 0 or more")
         for name in ("restart_ramp", "keep_optimizer", "warm_start", "compile"):
-            check_choice(name, getattr(self, name), (True, False))
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed: it is true or false")
         check_choice("next_start", self.next_start, NEXT_STARTS)
         check_choice("precision", self.precision, PRECISIONS)
         if not self.clip_gradient_norm >= 0:
