@@ -1,5 +1,6 @@
 """Two processes on one machine, by gloo: the same gradients, weights and samples as one process."""
 
+import itertools
 import json
 import os
 import socket
@@ -32,9 +33,9 @@ def launched(n: int, *arguments: str) -> subprocess.CompletedProcess:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no",
-               "--num_processes", str(n), "--num_cpu_threads_per_process", "1", "--main_process_port", port,
-               "--dynamo_backend", "no", "--module", "iterative_retraining", *arguments]  # fmt: skip
+    options = f"--cpu --num_machines 1 --num_processes {n} --num_cpu_threads_per_process 1 --main_process_port {port}"
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "--module", "iterative_retraining", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -88,7 +89,7 @@ def test_two_processes_go_on_with_a_run_directory(both, tmp_path):
 def test_shares_are_everything_once():
     for n in (0, 1, 7, 256):
         parts = [list(range(n))[Team(rank, 3).share(n)] for rank in range(3)]
-        assert sum(parts, []) == list(range(n))
+        assert list(itertools.chain(*parts)) == list(range(n))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

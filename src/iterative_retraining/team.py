@@ -1,5 +1,6 @@
 """Several processes, a device each, that work on one run: training and sampling are split, nothing else is."""
 
+import datetime
 import os
 from dataclasses import dataclass
 
@@ -43,10 +44,7 @@ def find_team(device: str) -> tuple[Team, str]:
     try:
         from accelerate import PartialState
     except ImportError as error:
-        raise ValueError(
-            "a run by several processes needs accelerate: pip install 'iterative-retraining[distributed]'"
-        ) from error
-    import datetime
-
+        extra = "pip install 'iterative-retraining[distributed]'"
+        raise ValueError(f"a run by several processes needs accelerate: {extra}") from error
     state = PartialState(cpu=device == "cpu", timeout=datetime.timedelta(hours=6))  # the first one measures, all wait
     return Team(state.process_index, state.num_processes), str(state.device)
