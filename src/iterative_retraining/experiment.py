@@ -10,7 +10,7 @@ import numpy as np
 
 from iterative_retraining.attempts import attempt, bytes_needed, check_disk
 from iterative_retraining.config import ConfigError, RunConfig, check_count, check_device, init_identity
-from iterative_retraining.data import WITH_TEST_SPLIT, DataError, load_dataset
+from iterative_retraining.datasets import WITH_TEST_SPLIT, DataError, load_dataset
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.checks import WeightsError
 from iterative_retraining.metrics.features import build_features
@@ -82,9 +82,9 @@ def open_experiment(
     device = check_device(device)
     config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
     try:
+        space = build_features(features, config.dataset, weights=features_weights, device=device)
         real, _ = load_dataset(config.dataset, data_dir or None)
         test = load_dataset(config.dataset, data_dir or None, "test")[0] if config.dataset in WITH_TEST_SPLIT else None
-        space = build_features(features, config.dataset, weights=features_weights, device=device)
     except (DataError, WeightsError, ValueError) as error:
         raise ConfigError(str(error)) from error
     metrics = ImageMetrics(space, test=test, device=device)
