@@ -13,7 +13,8 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from iterative_retraining.data import TrainingSet, load_dataset
+from iterative_retraining.data import TrainingSet
+from iterative_retraining.datasets import load_dataset
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.fitting import shuffled_batches
 from iterative_retraining.models.training import NetworkModel

@@ -34,7 +34,7 @@ out_file = ""
 # %%
 from pathlib import Path
 
-from iterative_retraining.data import WITH_TEST_SPLIT, load_dataset
+from iterative_retraining.datasets import WITH_TEST_SPLIT, load_dataset
 from iterative_retraining.metrics.classifiers import (
     accuracy,
     train_classifier,

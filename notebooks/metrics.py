@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from iterative_retraining import plots
-from iterative_retraining.data import load_dataset
+from iterative_retraining.datasets import load_dataset
 from iterative_retraining.metrics import FeatureMetrics
 from iterative_retraining.metrics.cases import (
     collapse_cases,

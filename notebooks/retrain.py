@@ -16,7 +16,7 @@
 #
 # | parameter | meaning |
 # |---|---|
-# | `dataset`, `data_dir` | the real images, `digits`, `fashion_mnist` or `cifar10`, and the folder of their files, where files are needed |
+# | `dataset`, `data_dir` | the real images, `digits`, `fashion_mnist`, `cifar10` or `ffhq64`, and the folder of their files (for `ffhq64` also the zip), where files are needed |
 # | `model`, `model_options` | `edm`, `flow_matching`, `ddpm`, `spline_flow` or `gaussian`, and overrides of its options |
 # | `scheme`, `lam` | `mix` (all real images and ⌊λn⌋ synthetic ones) or `fully_synthetic`; λ is the ratio synthetic : real |
 # | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |

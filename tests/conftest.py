@@ -38,7 +38,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def digits() -> np.ndarray:
-    from iterative_retraining.data import load_dataset
+    from iterative_retraining.datasets import load_dataset
 
     return load_dataset("digits")[0]
 

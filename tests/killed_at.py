@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from iterative_retraining import experiment
-from iterative_retraining.data import load_dataset
+from iterative_retraining.datasets import load_dataset
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models import training

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from iterative_retraining import plots
-from iterative_retraining.data import load_dataset
+from iterative_retraining.datasets import load_dataset
 from iterative_retraining.metrics.cases import N_FEW, collapse_cases, measure_cases, noise_cases, verdicts
 from iterative_retraining.metrics.classifiers import ClassifierFeatures
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from sklearn.model_selection import train_test_split
 
 from iterative_retraining.config import ConfigError
-from iterative_retraining.data import FASHION_MNIST_FOLDERS, load_dataset
+from iterative_retraining.datasets import FASHION_MNIST_FOLDERS, load_dataset
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import classifiers, pretrained
 from iterative_retraining.metrics.checks import WeightsError, check_images
@@ -275,7 +275,7 @@ def test_a_run_refuses_a_bad_space_before_it_computes_and_a_change_of_space(tmp_
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_fashion_mnist_files_are_read_zipped_or_not(tmp_path, monkeypatch, zipped):
-    from iterative_retraining import data
+    from iterative_retraining import datasets
 
     images, labels = RNG.integers(0, 256, (6, 28, 28), dtype=np.uint8), np.arange(6, dtype=np.uint8)
     folder = tmp_path if zipped else tmp_path / "FashionMNIST" / "raw"
@@ -286,12 +286,12 @@ def test_fashion_mnist_files_are_read_zipped_or_not(tmp_path, monkeypatch, zippe
         table.append((name, hashlib.sha256(content).hexdigest(), array.shape))
         path = folder / (f"{name}.gz" if zipped else name)
         path.write_bytes(gzip.compress(content) if zipped else content)
-    monkeypatch.setitem(data.FASHION_MNIST, "train", tuple(table))
+    monkeypatch.setitem(datasets.FASHION_MNIST, "train", tuple(table))
     found, found_labels = load_dataset("fashion_mnist", tmp_path)
     np.testing.assert_array_equal(found[..., 0], images)
     np.testing.assert_array_equal(found_labels, labels)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(data.DataError, match=r"train-labels-idx1-ubyte.* is damaged.*set data_dir"):
+    with pytest.raises(datasets.DataError, match=r"train-labels-idx1-ubyte.* is damaged.*set data_dir"):
         load_dataset("fashion_mnist", tmp_path)
     path.unlink()
     with pytest.raises(ConfigError, match=r"train-labels-idx1-ubyte\[.gz\] of fashion_mnist is in none of .*data_dir"):
@@ -299,9 +299,9 @@ def test_fashion_mnist_files_are_read_zipped_or_not(tmp_path, monkeypatch, zippe
 
 
 def test_a_run_on_fashion_mnist_measures_against_held_out_images(tmp_path, monkeypatch):
-    from iterative_retraining import data
+    from iterative_retraining import datasets
 
-    for split, (images, labels) in data.FASHION_MNIST.items():
+    for split, (images, labels) in datasets.FASHION_MNIST.items():
         table = []
         for (name, _, _), array in (
             (images, RNG.integers(0, 256, (24, 28, 28), dtype=np.uint8)),
@@ -310,7 +310,7 @@ def test_a_run_on_fashion_mnist_measures_against_held_out_images(tmp_path, monke
             content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes() + array.tobytes()
             (tmp_path / name).write_bytes(content)
             table.append((name, hashlib.sha256(content).hexdigest(), array.shape))
-        monkeypatch.setitem(data.FASHION_MNIST, split, tuple(table))
+        monkeypatch.setitem(datasets.FASHION_MNIST, split, tuple(table))
     changes = {"dataset": "fashion_mnist", "n_retrain": 1, "n_images_initial": 64, "n_images_per_retraining": 32}
     experiment = open_experiment(**{**TINY_RUN, **changes}, data_dir=tmp_path, run_dir=tmp_path / "run")
     records = list(experiment.records())

@@ -68,7 +68,7 @@ def test_image_metrics_prepares_the_real_set_once(digits, monkeypatch, tmp_path)
 
 
 def test_images_of_one_class_have_no_entropy(digits):
-    from iterative_retraining.data import load_dataset
+    from iterative_retraining.datasets import load_dataset
 
     labels = load_dataset("digits")[1]
     metric = ImageMetrics(ClassifierFeatures("digits"), test=digits[::7])

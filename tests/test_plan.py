@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from iterative_retraining.config import ConfigError
-from iterative_retraining.data import TrainingSet, load_dataset
+from iterative_retraining.data import TrainingSet
+from iterative_retraining.datasets import load_dataset
 from iterative_retraining.models import build_model, resolve_options
 
 from conftest import ROOT

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from iterative_retraining.config import ConfigError, RunConfig
-from iterative_retraining.data import DataError, load_dataset
+from iterative_retraining.datasets import DataError, load_dataset
 from iterative_retraining.models import build_model
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs import RunError, read_ledger

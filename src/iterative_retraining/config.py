@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from iterative_retraining.data import DATASETS
+from iterative_retraining.datasets import DATASETS
 from iterative_retraining.models import ADDED_LATER, MODELS, resolve_options
 from iterative_retraining.schemes import SCHEMES
 

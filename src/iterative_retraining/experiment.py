@@ -11,7 +11,7 @@ import numpy as np
 
 from iterative_retraining.attempts import attempt, bytes_needed, check_disk
 from iterative_retraining.config import ConfigError, RunConfig, check_count, check_device, init_identity
-from iterative_retraining.data import WITH_TEST_SPLIT, DataError, load_dataset
+from iterative_retraining.datasets import WITH_TEST_SPLIT, DataError, load_dataset
 from iterative_retraining.files import write_json
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.checks import WeightsError
@@ -96,8 +96,8 @@ def open_experiment(
     config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
     try:
         team, device = find_team(check_device(device))
-        real, test = _load_images(config, data_dir or None)
         space = build_features(features, config.dataset, weights=features_weights, device=device)
+        real, test = _load_images(config, data_dir or None)
     except (DataError, WeightsError, ValueError) as error:
         raise ConfigError(str(error)) from error
     metrics = ImageMetrics(space, test=test, device=device)

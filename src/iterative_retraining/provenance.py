@@ -15,10 +15,21 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.files import data_sha256, state_sha256, write_json
-from iterative_retraining.runs import Run
+from iterative_retraining.runs import Run, RunError
 
 # The modules that decide a run's numbers, relative to the package; what draws, reads or tells of them is not here.
-DECIDING = ("data.py", "schemes.py", "seeding.py", "team.py", "retrain.py", "models", "metrics")
+DECIDING = (
+    "cache.py",
+    "data.py",
+    "datasets.py",
+    "ffhq.py",
+    "schemes.py",
+    "seeding.py",
+    "team.py",
+    "retrain.py",
+    "models",
+    "metrics",
+)
 PACKAGES = ("iterative-retraining", "torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -97,9 +108,19 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 def write_manifest(
     run: Run, *, n_retrain: int, device: str, real: np.ndarray, initial_state: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Adds this attempt to the run's ``manifest.json``: when, from which generation on, code, versions, hardware."""
-    manifest = {"run_id": run.config.run_id} | read_manifest(run.path)
-    manifest |= {"config": run.config.identity(), "n_retrain": n_retrain, "real_sha256": data_sha256(real)}
+    """Adds this attempt to the run's ``manifest.json``: when, from which generation on, code, versions, hardware.
+
+    Raises RunError, and gives the directory free, if earlier attempts had other real images.
+    """
+    manifest, digest = {"run_id": run.config.run_id} | read_manifest(run.path), data_sha256(real)
+    before = manifest.get("real_sha256", digest)
+    if before != digest:
+        run.close()
+        raise RunError(
+            f"{run.path} was begun with other real images (SHA-256 {before[:10]}..., now {digest[:10]}...); "
+            "set data_dir as before, or take another run_dir"
+        )
+    manifest |= {"config": run.config.identity(), "n_retrain": n_retrain, "real_sha256": digest}
     manifest["initial_weights_sha256"] = None if initial_state is None else state_sha256(initial_state)
     manifest["attempts"].append(
         {

@@ -1,12 +1,12 @@
 """Feature spaces: one protocol, uint8 images in, float32 features out; by name; and a cache for the real images."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from iterative_retraining.cache import cached_array
 from iterative_retraining.metrics.classifiers import IMAGE_SIZES, ClassifierFeatures
 from iterative_retraining.metrics.pretrained import DinoFeatures, InceptionFeatures
 
@@ -46,20 +46,13 @@ def build_features(name: str, dataset: str, *, weights: str | Path = "", device:
 def cached(features: Features, images: np.ndarray, folder: str | Path | None = None) -> np.ndarray:
     """``features(images)``, kept in ``folder`` under a hash of the feature space's name and of the images' content.
 
-    folder: by default $XDG_CACHE_HOME/iterative-retraining (~/.cache/iterative-retraining). Small classifiers are not
-    cached: they take less time than the hash.
+    folder: by default the user's cache, see `iterative_retraining.cache`. Small classifiers are not cached: they take
+    less time than the hash.
     """
     if isinstance(features, ClassifierFeatures):
         return features(images)
-    if folder is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iterative-retraining"
     content = hashlib.sha256(f"{features.name} {images.dtype} {images.shape} ".encode())
     content.update(np.ascontiguousarray(images))
-    path = Path(folder) / f"{features.name}-{content.hexdigest()[:32]}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.save(file, features(images))
-        part.replace(path)
-    return np.load(path)
+    name = f"{features.name}-{content.hexdigest()[:32]}"
+    found = cached_array(name, lambda: features(images), n=len(images), dtype=np.float32, folder=folder)
+    return np.array(found)

@@ -147,7 +147,7 @@ class DinoFeatures:
         mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (self.MEAN, self.STD))
         found = []
         for start in range(0, len(images), self.batch_size):
-            batch = np.ascontiguousarray(_three_channels(images[start : start + self.batch_size]))
+            batch = np.array(_three_channels(images[start : start + self.batch_size]))  # torch wants it writable
             x = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float() / 255
             x = torch.nn.functional.interpolate(x, size=(self.SIZE, self.SIZE), mode="bicubic", antialias=True)
             found.append(self.net(pixel_values=(x - mean) / std).pooler_output.float().cpu().numpy())

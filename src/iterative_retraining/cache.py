@@ -1,0 +1,62 @@
+"""Arrays that take long to make, kept between processes in the user's cache."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/iterative-retraining; by default ~/.cache/iterative-retraining."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iterative-retraining"
+
+
+def cached_array(
+    name: str, make: Callable[[], np.ndarray], *, n: int, dtype: DTypeLike, folder: str | Path | None = None
+) -> np.ndarray:
+    """The array (n, ...) that ``folder`` keeps as ``name``.npy, memory-mapped and read-only.
+
+    If it is missing, truncated or another array, ``make()`` makes it again. Any number of processes may do so at once:
+    a file appears whole or not at all. folder: by default `cache_folder`. Where it cannot be written, a RuntimeWarning
+    says so, and the array stays in memory.
+    """
+    path = Path(folder or cache_folder()) / f"{name}.npy"
+    found = _load(path)
+    if found is not None and found.shape[:1] == (n,) and found.dtype == dtype:
+        return found
+    array = make()
+    try:
+        _save(path, array)
+    except OSError as error:
+        warnings.warn(
+            f"{path} cannot be written ({error}): it is made again next time; a folder that takes "
+            f"{array.nbytes / 1e6:.0f} MB can be set as XDG_CACHE_HOME",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return array
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _load(path: Path) -> np.ndarray | None:
+    """The array of a whole file; None if there is none."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+        return array if array.offset + array.nbytes == path.stat().st_size else None
+    except (OSError, ValueError):
+        return None
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        with part.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
