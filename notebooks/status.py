@@ -36,7 +36,8 @@ Markdown(scale_note(scale))
 #   error as the last message; *interrupted*, killed without a word. All but *failed* go on with the same command, and most that failed do too.
 # - **attempts**: how often the run was started; every attempt after the first went on from the last complete generation.
 # - **code**: *current* if every generation was made by the code that is here now, apart from comments and layout; *stale* if not; *unknown* if
-#   the run is from before this was recorded.
+#   the run is from before this was recorded; *reproduced to K* if either, but the code that is here now ran it again up to generation K and came to
+#   the same weights, samples and metrics, bit for bit: `python -m iterative_retraining.reproduce results/* --generations K`.
 # - **commit**: that of each attempt; `+` where files differed from it.
 #
 # The same table in a terminal: `python -m iterative_retraining.status runs/cpu/*`.

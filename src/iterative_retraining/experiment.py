@@ -20,7 +20,7 @@ from iterative_retraining.models import Model, build_model
 from iterative_retraining.models.pretrained import PretrainedError, load_edm_pickle
 from iterative_retraining.provenance import write_manifest
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
-from iterative_retraining.runs import Run, RunError, read_floor, read_state
+from iterative_retraining.runs import Run, RunError, read_config, read_floor, read_state
 from iterative_retraining.schemes import Scheme, build_scheme
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.shared_runs import SharedRun
@@ -125,7 +125,8 @@ def open_experiment(
             counts = (n_samples, n_retrain, scheme.history_length, keep_every)
             state = model.state_bytes(real.shape[1:])
             check_disk(run, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
-            write_manifest(run, n_retrain=n_retrain, device=device, real=real, initial_state=initial_state)
+            initial = {"initial_state": initial_state, "initial_identity": _initial_identity(init)}
+            write_manifest(run, n_retrain=n_retrain, device=device, real=real, **initial)
         _measure_floor(run, metrics, real)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
@@ -144,6 +145,11 @@ def _load_images(config: RunConfig, data_dir: str | None) -> tuple[np.ndarray, n
 def _initial_state(init: str) -> Mapping[str, np.ndarray]:
     """theta_0 of a run directory, or of a published file of an EDM network."""
     return load_edm_pickle(init).state if Path(init).is_file() else read_state(Path(init))
+
+
+def _initial_identity(init: str) -> dict[str, Any] | None:
+    """The configuration of the run directory ``init``; None if it is none."""
+    return read_config(Path(init))["identity"] if init and Path(init).is_dir() else None
 
 
 def _measure_floor(run: Run, metrics: ImageMetrics, real: np.ndarray) -> None:

@@ -106,10 +106,17 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def write_manifest(
-    run: Run, *, n_retrain: int, device: str, real: np.ndarray, initial_state: Mapping[str, np.ndarray] | None = None
+    run: Run,
+    *,
+    n_retrain: int,
+    device: str,
+    real: np.ndarray,
+    initial_state: Mapping[str, np.ndarray] | None = None,
+    initial_identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Adds this attempt to the run's ``manifest.json``: when, from which generation on, code, versions, hardware.
 
+    ``initial_identity``: the configuration of the run that it starts from, so that this can be run again too.
     Raises RunError, and gives the directory free, if earlier attempts had other real images.
     """
     manifest, digest = {"run_id": run.config.run_id} | read_manifest(run.path), data_sha256(real)
@@ -122,6 +129,7 @@ def write_manifest(
         )
     manifest |= {"config": run.config.identity(), "n_retrain": n_retrain, "real_sha256": digest}
     manifest["initial_weights_sha256"] = None if initial_state is None else state_sha256(initial_state)
+    manifest["initial_identity"] = initial_identity
     manifest["attempts"].append(
         {
             "started": _now(),
@@ -140,6 +148,15 @@ def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None
     ending = {"ended": _now(), "outcome": outcome, "message": message, "seconds": seconds}
     manifest["attempts"][-1] |= ending | {"last_generation": len(run.rows) - 1}
     write_json(run.path / "manifest.json", manifest)
+
+
+def add_reproduced(published: Path, again: Path, generations: int) -> None:
+    """Adds to the manifest of ``published`` that the run in ``again`` came out the same, up to that generation."""
+    attempt = read_manifest(again)["attempts"][-1]
+    made_by = {key: attempt[key] for key in ("source_sha256", "git", "python", "packages", "hardware")}
+    manifest = read_manifest(published)
+    manifest.setdefault("reproduced", []).append({"when": _now(), "generations": generations} | made_by)
+    write_json(published / "manifest.json", manifest)
 
 
 def _now() -> str:

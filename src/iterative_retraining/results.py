@@ -15,6 +15,7 @@ from iterative_retraining.provenance import this_machine
 from iterative_retraining.runs import RunError, read_config, read_ledger
 from iterative_retraining.runs import read_floor as read_floor
 
+CRATE = "ro-crate-metadata.json"
 PUBLISHED = ("config.json", "manifest.json", "ledger.jsonl", "floor.json")
 
 
@@ -106,14 +107,14 @@ def write_crate(results: str | Path) -> Path:
             folder.append_to("hasPart", entity)
         for number, one in enumerate(manifest["attempts"]):
             action = {"@type": "CreateAction", "name": f"attempt {number + 1} at {manifest['run_id']}"}
-            action |= {"startTime": one["started"], "result": {"@id": folder.id}, "instrument": _software(one)}
+            action |= {"startTime": one["started"], "result": {"@id": folder.id}, "instrument": software(one)}
             action |= {"endTime": one["ended"], "description": one["outcome"]} if "ended" in one else {}
             crate.add(ContextEntity(crate, f"#{run.name}-attempt-{number + 1}", properties=action))
     crate.metadata.write(results)
-    return results / "ro-crate-metadata.json"
+    return results / CRATE
 
 
-def _software(attempt: Mapping[str, Any]) -> str:
+def software(attempt: Mapping[str, Any]) -> str:
     """Commit, packages and device of an attempt, in words."""
     packages = ", ".join(f"{name} {version}" for name, version in attempt["packages"].items())
     modified = " (modified)" if attempt["git"]["dirty"] else ""

@@ -4,7 +4,7 @@ python -m iterative_retraining.status runs/cpu/* results/*
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,8 @@ import pandas as pd
 from iterative_retraining.locks import RunError, in_use
 from iterative_retraining.provenance import read_manifest, source_sha256
 from iterative_retraining.runs import read_config, read_ledger
+
+REPRODUCED = "reproduced to "
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class RunStatus:
     wanted: int
     attempts: int
     code: str
-    """current; stale, if other code than is here made a generation; or unknown, if an attempt recorded no source."""
+    """current; stale, if other code than is here made a generation; unknown, if an attempt recorded no source; or
+    "reproduced to K", if the code here has not made it but came to the same weights and values up to generation K
+    (`iterative_retraining.reproduce`)."""
     hours: float
     """Wall time of the complete generations, fit, samples and metrics."""
     device: str
@@ -56,8 +60,7 @@ def run_status(path: str | Path) -> RunStatus:
     seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds_"))
     commits = sorted({str(a["git"]["commit"])[:7] + ("+" if a["git"]["dirty"] else "") for a in attempts})
     devices = sorted({a["hardware"]["name"] for a in attempts})
-    sources = [a.get("source_sha256") for a in attempts]
-    found = (_code(sources), seconds / 3600, ", ".join(devices), ", ".join(commits), message)
+    found = (_code(manifest), seconds / 3600, ", ".join(devices), ", ".join(commits), message)
     return RunStatus(run_id, state, len(rows), wanted, len(attempts), *found)
 
 
@@ -70,10 +73,14 @@ def _state(path: Path, complete: bool, last: dict[str, Any]) -> str:
     return outcome if outcome != "complete" else "interrupted"  # it was extended, and then killed at once
 
 
-def _code(sources: list[str | None]) -> str:
-    if set(sources) - {None, _source_here()}:
-        return "stale"
-    return "unknown" if None in sources or not sources else "current"
+def _code(manifest: Mapping[str, Any]) -> str:
+    sources = [attempt.get("source_sha256") for attempt in manifest["attempts"]]
+    if set(sources) == {_source_here()}:
+        return "current"
+    again = [r["generations"] for r in manifest.get("reproduced", []) if r["source_sha256"] == _source_here()]
+    if again:
+        return f"{REPRODUCED}{max(again)}"
+    return "stale" if set(sources) - {None, _source_here()} else "unknown"
 
 
 @cache
@@ -100,15 +107,23 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def stale_note(paths: Iterable[str | Path]) -> str:
-    """One sentence on how many of the runs at ``paths`` were made by other code than is here; "" if none was."""
+    """A sentence on how many of the runs at ``paths`` were made by other code than is here, and one on those that came
+    out the same with the code here; "" if there are none."""
     found = [run_status(path) for path in paths]
     stale = [status.run_id for status in found if status.code == "stale"]
-    if not stale:
-        return ""
-    return (
-        f"**{len(stale)} of these {len(found)} runs are stale**: code that decides their numbers has changed since "
-        f"({', '.join(f'`{run_id}`' for run_id in stale)})."
-    )
+    again = [int(status.code.removeprefix(REPRODUCED)) for status in found if status.code.startswith(REPRODUCED)]
+    sentences = []
+    if stale:
+        sentences.append(
+            f"**{len(stale)} of these {len(found)} runs are stale**: code that decides their numbers has changed since "
+            f"({', '.join(f'`{run_id}`' for run_id in stale)})."
+        )
+    if again:
+        sentences.append(
+            f"{len(again)} of these {len(found)} runs are from before the code that is here, and came out the same, "
+            f"bit for bit, when it ran them again up to generation {min(again)}."
+        )
+    return " ".join(sentences)
 
 
 if __name__ == "__main__":
