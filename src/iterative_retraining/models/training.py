@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from iterative_retraining.data import TrainingSet, to_uint8, to_unit
-from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.networks import NetworkConfig
 from iterative_retraining.models.process import Process, check_numbers
-from iterative_retraining.models.spline_flow import SplineFlowConfig
 from iterative_retraining.seeding import generator, noise_by_index, stage_seed, torch_seed
 
 
@@ -27,7 +26,7 @@ class TrainingConfig:
     Each fit starts Adam afresh and the EMA becomes the next fit's start, as in the published retraining protocol.
     """
 
-    network: UNetConfig | SplineFlowConfig
+    network: NetworkConfig
     n_images_initial: int
     n_images_per_retraining: int
     batch_size: int = 128
