@@ -19,7 +19,7 @@ from iterative_retraining.models.networks import UNetConfig
 from iterative_retraining.models.pretrained import PretrainedError, load_edm_pickle
 from iterative_retraining.models.pretrained.edm import _names
 
-from conftest import TINY_EDM
+from conftest import TINY_EDM, Calls
 
 NETWORK = UNetConfig(
     resolution=8, colours=1, channels=4, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(4,),
@@ -150,16 +150,6 @@ def test_the_published_configurations_have_names_for_every_weight():
         ours = [b for _, b in _names(config) if b in wanted]
         assert set(ours) == wanted
         assert len(ours) == len(set(ours))
-
-
-class Calls:
-    """Pickles as a call of any function."""
-
-    def __init__(self, function, *arguments) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
 
 
 @pytest.mark.parametrize(

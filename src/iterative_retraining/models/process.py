@@ -61,7 +61,7 @@ def check_numbers(config: Any, *, counts: Iterable[str] = (), positive: Iterable
             raise ValueError(f"{name} = {getattr(config, name)} is not allowed: it must be above 0")
 
 
-def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     """Raises ValueError unless ``value`` is one of ``allowed``."""
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is not allowed; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{name} = {value!r} is not allowed; allowed: {', '.join(map(str, allowed))}")

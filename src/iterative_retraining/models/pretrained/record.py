@@ -86,7 +86,7 @@ def read_torch(path: Path) -> Any:
         raise PretrainedError(f"{path} is not there; book/reproduce.md says where the published weights are")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError,
+    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError,
             IndexError) as error:  # fmt: skip
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked:
