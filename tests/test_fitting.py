@@ -11,10 +11,10 @@ import torch
 from iterative_retraining.config import RunConfig
 from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.edm import EDM
-from iterative_retraining.models.fitting import Fit, flatten_parameters
+from iterative_retraining.models.fitting import Fit, TrainingConfig, flatten_parameters
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.networks import UNetConfig
-from iterative_retraining.models.training import NetworkModel, TrainingConfig
+from iterative_retraining.models.training import NetworkModel
 from iterative_retraining.runs import FIT, Run
 
 NETWORK = UNetConfig(

@@ -16,9 +16,10 @@ from iterative_retraining.config import ConfigError, init_identity
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models.edm import precondition
 from iterative_retraining.models.networks import UNetConfig
-from iterative_retraining.models.pretrained import PretrainedError, _names, load_edm_pickle
+from iterative_retraining.models.pretrained import PretrainedError, load_edm_pickle
+from iterative_retraining.models.pretrained.edm import _names
 
-from conftest import TINY_EDM
+from conftest import TINY_EDM, Calls
 
 NETWORK = UNetConfig(
     resolution=8, colours=1, channels=4, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(4,),
@@ -134,7 +135,7 @@ def test_a_file_in_the_published_layout_round_trips(written):
 def test_the_network_is_a_denoiser(written):
     _, path = written()
     found = load_edm_pickle(path)
-    net = found.build()
+    net = found.net
     x, sigma = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 1.0, 10.0])
     torch.testing.assert_close(found(x, sigma), precondition(net, x, sigma, 0.5))
     assert not net.training
@@ -149,16 +150,6 @@ def test_the_published_configurations_have_names_for_every_weight():
         ours = [b for _, b in _names(config) if b in wanted]
         assert set(ours) == wanted
         assert len(ours) == len(set(ours))
-
-
-class Calls:
-    """Pickles as a call of any function."""
-
-    def __init__(self, function, *arguments) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
 
 
 @pytest.mark.parametrize(

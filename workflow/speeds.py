@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from iterative_retraining.config import ConfigError
-from iterative_retraining.models import resolve_options
+from iterative_retraining.models import resolve_options, without_added_later
 from iterative_retraining.provenance import read_manifest
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs import read_config, read_floor, read_ledger
@@ -34,7 +34,7 @@ class Kind:
     @classmethod
     def of(cls, dataset: str, model: str, options: Mapping[str, Any], features: str) -> "Kind":
         """The kind of a run with resolved ``options``."""
-        relevant = {key: value for key, value in options.items() if key not in SPEED_NEUTRAL}
+        relevant = {k: v for k, v in without_added_later(options).items() if k not in SPEED_NEUTRAL}
         return cls(dataset, model, json.dumps(relevant, sort_keys=True), dataset if features == "auto" else features)
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iterative_retraining.datasets import DATASETS
-from iterative_retraining.models import ADDED_LATER, MODELS, resolve_options
+from iterative_retraining.models import MODELS, resolve_options, without_added_later
 from iterative_retraining.schemes import SCHEMES
 
 LATENTS = ("fresh", "fixed")
@@ -91,9 +91,8 @@ class RunConfig:
         """The configuration as plain JSON values, without what cannot matter: lam if the scheme has none, the budget of
         theta_0 if no fit uses it (one that starts afresh does), both budgets of a model that has no iterations, and
         without what came later (`ADDED_LATER`) and is as it was."""
-        options = {name: value for name, value in self.options.items() if not _as_before(ADDED_LATER, name, value)}
-        own = {name: value for name, value in vars(self).items() if not _as_before(RUN_ADDED_LATER, name, value)}
-        plain: dict[str, Any] = json.loads(json.dumps({**own, "options": options}))
+        own = without_added_later(vars(self), RUN_ADDED_LATER)
+        plain: dict[str, Any] = json.loads(json.dumps({**own, "options": without_added_later(self.options)}))
         if self.scheme != "mix":
             plain["lam"] = None
         if self.model == "gaussian" or (self.init and self.options["warm_start"]):
@@ -115,10 +114,6 @@ class RunConfig:
         return f"{self.dataset}-{self.model}-{arm}-seed{self.seed}-{self.hash}"
 
 
-def _as_before(added_later: Mapping[str, Any], name: str, value: object) -> bool:
-    return name in added_later and value == added_later[name]
-
-
 def check_device(device: str) -> str:
     """The device to use: "cpu", "cuda" or "cuda:N"; "auto" is cuda where there is one. Raises ConfigError."""
     import torch
@@ -137,19 +132,26 @@ def check_device(device: str) -> str:
 
 
 def init_identity(init: str | Path) -> str:
-    """What names the weights that a run starts from: the run id of a run directory, or the SHA-256 of a file.
+    """What names the weights that a run starts from: the run id of a run directory, or the SHA-256 of the file.
 
-    Raises ConfigError if ``init`` is neither a file nor a run directory with at least one complete generation.
+    Raises ConfigError if ``init`` is neither a file, nor the folder of a diffusers model, nor a run directory with at
+    least one complete generation.
     """
-    if Path(init).is_file():
-        with Path(init).open("rb") as file:
-            return f"{Path(init).name}@sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    from iterative_retraining.models.pretrained import diffusers_weights
     from iterative_retraining.runs import RunError, read_config, read_ledger
 
+    path = Path(init)
+    weights = path if path.is_file() else diffusers_weights(path)
+    if weights is not None:
+        with weights.open("rb") as file:
+            return f"{path.absolute().name}@sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     try:
-        config, rows = read_config(Path(init)), read_ledger(Path(init))
+        config, rows = read_config(path), read_ledger(path)
     except (OSError, RunError) as error:
-        raise ConfigError(f"init = {str(init)!r} is no run directory and no file of weights: {error}") from error
+        raise ConfigError(
+            f"init = {str(init)!r} is no run directory and no file of weights, nor the folder of a diffusers model: "
+            f"{error}"
+        ) from error
     if not rows:
         raise ConfigError(f"init = {str(init)!r} holds no complete generation yet; finish that run first")
     return f"{config['run_id']}@{rows[-1]['generation']}"

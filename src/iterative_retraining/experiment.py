@@ -17,7 +17,7 @@ from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.checks import WeightsError
 from iterative_retraining.metrics.features import build_features
 from iterative_retraining.models import Model, build_model
-from iterative_retraining.models.pretrained import PretrainedError, load_edm_pickle
+from iterative_retraining.models.pretrained import PretrainedError, diffusers_weights, state_that_fits
 from iterative_retraining.provenance import write_manifest
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs import Run, RunError, read_config, read_floor, read_state
@@ -112,7 +112,7 @@ def open_experiment(
         team=team,
     )
     try:
-        model, initial_state = new_model(), _initial_state(init) if init else None
+        model, initial_state = new_model(), _initial_state(init, config, real.shape[1:]) if init else None
         if initial_state is not None:
             model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
     except (ValueError, TypeError, PretrainedError) as error:
@@ -142,9 +142,12 @@ def _load_images(config: RunConfig, data_dir: str | None) -> tuple[np.ndarray, n
     return real[: config.n_real or None], test
 
 
-def _initial_state(init: str) -> Mapping[str, np.ndarray]:
-    """theta_0 of a run directory, or of a published file of an EDM network."""
-    return load_edm_pickle(init).state if Path(init).is_file() else read_state(Path(init))
+def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) -> Mapping[str, np.ndarray]:
+    """theta_0: the last weights of a run directory, or published ones that fit the run."""
+    if not Path(init).is_file() and diffusers_weights(init) is None:
+        return read_state(Path(init))
+    asked = {"model": config.model, "dataset": config.dataset, "options": config.options}
+    return state_that_fits(init, item_shape=item_shape, **asked)
 
 
 def _initial_identity(init: str) -> dict[str, Any] | None:

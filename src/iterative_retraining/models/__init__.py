@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 from iterative_retraining.data import TrainingSet
 from iterative_retraining.team import Team
 
+if TYPE_CHECKING:
+    from iterative_retraining.models.networks import NetworkConfig
+
 MODELS = ("edm", "flow_matching", "ddpm", "spline_flow", "gaussian")
+NETWORKS = ("ddpmpp", "adm", "diffusers")  # that a model with levels of noise can have
 
 # Our choices for 8 x 8 digits, where a model has such an option; the budgets are parameters of a run, not part of this.
 DIGITS = {
@@ -19,6 +23,7 @@ DIGITS = {
     "attention_resolutions": (4,),
     "dropout": 0.0,
     "augment_labels": 0,
+    "norm_groups": 16,
     "ema_halflife_images": 5_000,
 }
 # And for 28 x 28 Fashion-MNIST.
@@ -41,8 +46,14 @@ OF_ONE_MODEL: dict[tuple[str, str], dict[str, Any]] = {
     ("edm", "cifar10"): {"augment_probability": 0.12},
     ("edm", "ffhq64"): {"augment_probability": 0.15, "n_steps": 40},
 }
+# What another network than ours changes in that: nobody tells it of an augmentation; torchcfm's sees the time of a flow
+# as it is, and its norms have 32 groups.
+OF_OTHER_NETWORKS = {"augment_probability": 0.0}
+ADM = {"time_scale": 1.0}
+ADM_DIGITS = ADM | {"channels": 32}
 # Options that came after results were published, and the value with which a run is as it was before them.
 ADDED_LATER: dict[str, Any] = {
+    "network": "ddpmpp",
     "restart_ramp": True,
     "next_start": "ema",
     "keep_optimizer": False,
@@ -79,19 +90,32 @@ def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dic
     """
     if model not in MODELS:
         raise ValueError(f"unknown model {model!r}; allowed: {', '.join(MODELS)}")
-    if model == "gaussian":
-        allowed: dict[str, Any] = {}
-    else:
-        by_run = {"network", "resolution", "colours", "n_images_initial", "n_images_per_retraining"}
-        allowed = {f.name: f.default for config in _configs(model) for f in fields(config) if f.name not in by_run}
-        of_dataset = TRAINING_BY_DATASET[dataset] | OF_ONE_MODEL.get((model, dataset), {})
-        allowed |= {name: value for name, value in of_dataset.items() if name in allowed}
+    network = options.get("network", NETWORKS[0])
+    if network not in NETWORKS:
+        raise ValueError(f"network = {network!r} is not allowed; allowed: {', '.join(NETWORKS)}")
+    allowed = {} if model == "gaussian" else _defaults(model, network, dataset)
     unknown = sorted(set(options) - set(allowed))
     if unknown:
-        raise ValueError(
-            f"unknown option {unknown[0]!r} of model {model!r}; allowed: {', '.join(sorted(allowed)) or 'none'}"
-        )
+        of = f"model {model!r}" + (f" with network {network!r}" if "network" in allowed.keys() & options.keys() else "")
+        raise ValueError(f"unknown option {unknown[0]!r} of {of}; allowed: {', '.join(sorted(allowed)) or 'none'}")
     return {name: options.get(name, default) for name, default in allowed.items()}
+
+
+def _defaults(model: str, network: str, dataset: str) -> dict[str, Any]:
+    by_run = {"network", "resolution", "colours", "n_images_initial", "n_images_per_retraining"}
+    allowed = {f.name: f.default for config in _configs(model, network) for f in fields(config) if f.name not in by_run}
+    choices = TRAINING_BY_DATASET[dataset] | OF_ONE_MODEL.get((model, dataset), {})
+    if network != NETWORKS[0]:
+        choices = choices | OF_OTHER_NETWORKS
+    if network == "adm":
+        choices = choices | (ADM_DIGITS if dataset == "digits" else ADM)
+    allowed |= {name: value for name, value in choices.items() if name in allowed}
+    return allowed if model == "spline_flow" else allowed | {"network": network}
+
+
+def without_added_later(options: Mapping[str, Any], added_later: Mapping[str, Any] = ADDED_LATER) -> dict[str, Any]:
+    """``options`` without those of ``added_later`` that have the value that means as before."""
+    return {k: v for k, v in options.items() if k not in added_later or v != added_later[k]}
 
 
 def build_model(
@@ -114,29 +138,46 @@ def build_model(
         return Gaussian()
     from iterative_retraining.models.training import NetworkModel
 
-    network_config, training_config, process = _configs(name)
-    height, width, colours = item_shape
-    if height != width:
-        raise ValueError(f"{name} takes square images, got {height} x {width}")
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    network = network_config(resolution=height, colours=colours, **_of(network_config, given))
+    network = network_config(name, item_shape, options)
+    _, training_config, process = _configs(name, options.get("network", NETWORKS[0]))
+    given = tuples(options)
     budgets = {"n_images_initial": n_images_initial, "n_images_per_retraining": n_images_per_retraining}
-    training = training_config(network=network, **budgets, **_of(training_config, given))
+    training = training_config(**_of(training_config, given) | {"network": network} | budgets)
     return NetworkModel(process(**_of(process, given)), training, device, team)
 
 
-def _configs(model: str) -> tuple[type, type, type]:
+def network_config(model: str, item_shape: tuple[int, ...], options: Mapping[str, Any]) -> "NetworkConfig":
+    """The network of ``model`` for square images of ``item_shape``, (H, W, C), with resolved ``options``."""
+    height, width, colours = item_shape
+    if height != width:
+        raise ValueError(f"{model} takes square images, got {height} x {width}")
+    config, _, _ = _configs(model, options.get("network", NETWORKS[0]))
+    return config(resolution=height, colours=colours, **_of(config, tuples(options)))
+
+
+def network_configs() -> dict[str, type]:
+    """The classes behind `NETWORKS`, by name."""
+    from iterative_retraining.models.foreign_networks import ADMConfig, DiffusersUNetConfig
+    from iterative_retraining.models.networks import UNetConfig
+
+    return dict(zip(NETWORKS, (UNetConfig, ADMConfig, DiffusersUNetConfig), strict=True))
+
+
+def _configs(model: str, network: str) -> tuple[type, type, type]:
     """The three dataclasses that share out the options of a network model: network, training, process."""
     from iterative_retraining.models.ddpm import DDPM
     from iterative_retraining.models.edm import EDM
     from iterative_retraining.models.fitting import TrainingConfig
     from iterative_retraining.models.flow_matching import FlowMatching
-    from iterative_retraining.models.networks import UNetConfig
     from iterative_retraining.models.spline_flow import MaximumLikelihood, SplineFlowConfig
 
     if model == "spline_flow":
         return SplineFlowConfig, TrainingConfig, MaximumLikelihood
-    return UNetConfig, TrainingConfig, {"edm": EDM, "flow_matching": FlowMatching, "ddpm": DDPM}[model]
+    return network_configs()[network], TrainingConfig, {"edm": EDM, "flow_matching": FlowMatching, "ddpm": DDPM}[model]
+
+
+def tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 def _of(config: type, options: Mapping[str, Any]) -> dict[str, Any]:

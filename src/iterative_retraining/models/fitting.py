@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.networks import NetworkConfig
 from iterative_retraining.models.process import check_choice, check_numbers
 from iterative_retraining.models.spline_flow import SplineFlowConfig
 from iterative_retraining.seeding import generator
@@ -49,7 +49,7 @@ class TrainingConfig:
     The defaults are what the published EDM route does (`iterative_retraining.protocol`), but for ramp and augmentation.
     """
 
-    network: UNetConfig | SplineFlowConfig
+    network: NetworkConfig
     n_images_initial: int
     n_images_per_retraining: int
     batch_size: int = 128

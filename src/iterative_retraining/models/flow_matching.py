@@ -8,9 +8,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from iterative_retraining.models.dopri5 import dopri5
 from iterative_retraining.models.process import Draw, Net, check_choice, check_numbers, evaluate, wide
 
-Velocity = Callable[[Tensor, float], Tensor]  # of x (B, ...), float64, and the time t, like x
+Velocity = Callable[[Tensor, float | Tensor], Tensor]  # of x (B, ...), float64, and the time t, one or (B,); like x
 COUPLINGS = ("optimal_transport", "independent")
 SOLVERS = ("rk4", "dopri5")
 
@@ -34,16 +35,12 @@ def couple(x: Tensor, noise: Tensor) -> Tensor:
 def integrate(velocity: Velocity, noise: Tensor, *, solver: str, n_steps: int, tolerance: float) -> Tensor:
     """The flow dx/dt = v(x, t) from ``noise`` (B, ...) at t = 0 to t = 1, in float64.
 
-    ``rk4``: ``n_steps`` of the classical Runge-Kutta method, 4 evaluations each. ``dopri5``: Dormand-Prince with
-    adaptive steps (torchdiffeq), relative and absolute ``tolerance``; its steps, and so the last digits of an item,
-    depend on the whole batch.
+    ``rk4``: ``n_steps`` of the classical Runge-Kutta method, 4 evaluations each. ``dopri5``: see
+    `iterative_retraining.models.dopri5.dopri5`. In both an item is the same in any batch.
     """
-    x, h = noise.double(), 1 / n_steps
     if solver == "dopri5":
-        from torchdiffeq import odeint
-
-        times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device)
-        return odeint(lambda t, x: velocity(x, t.item()), x, times, rtol=tolerance, atol=tolerance, method=solver)[-1]
+        return dopri5(velocity, noise, tolerance)
+    x, h = noise.double(), 1 / n_steps
     for step in range(n_steps):
         t = step * h
         first = velocity(x, t)

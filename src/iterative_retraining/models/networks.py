@@ -5,6 +5,7 @@ One class serves digits of 8 x 8 pixels and colour images of 64 x 64: everything
 
 import math
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,34 @@ from torch import Tensor, nn
 from iterative_retraining.models.process import check_numbers
 
 SKIP_SCALE = math.sqrt(0.5)  # residual sums keep unit variance (Song et al. 2021)
+
+
+class NetworkConfig(Protocol):
+    """The shape of a network for images (B, colours, resolution, resolution)."""
+
+    @property
+    def resolution(self) -> int: ...
+
+    @property
+    def colours(self) -> int: ...
+
+    def build(self) -> nn.Module:
+        """The network, with random weights from torch's generator."""
+
+
+def check_shape(config: Any) -> None:
+    """Raises ValueError unless a U-Net can have the numbers that all of them take, see `UNetConfig`."""
+    check_numbers(config, counts=("resolution", "colours", "channels", "blocks_per_level"))
+    halvings = len(config.multipliers) - 1
+    if halvings < 0 or config.resolution % 2**halvings:
+        raise ValueError(
+            f"resolution {config.resolution} cannot be halved {halvings} times: take fewer multipliers than "
+            f"{config.multipliers}"
+        )
+    if not all(isinstance(multiplier, int) and multiplier > 0 for multiplier in config.multipliers):
+        raise ValueError(f"multipliers = {config.multipliers} is not allowed: they are whole numbers above 0")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout = {config.dropout} is not allowed: it must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +58,9 @@ class UNetConfig:
     augment_labels: int = 9
 
     def __post_init__(self) -> None:
-        check_numbers(self, counts=("resolution", "colours", "channels", "blocks_per_level"))
-        halvings = len(self.multipliers) - 1
-        if halvings < 0 or self.resolution % 2**halvings:
-            raise ValueError(
-                f"resolution {self.resolution} cannot be halved {halvings} times: take fewer multipliers than "
-                f"{self.multipliers}"
-            )
+        check_shape(self)
         if self.channels % 2:
             raise ValueError(f"channels = {self.channels} is not allowed: it must be even (sines and cosines)")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout = {self.dropout} is not allowed: it must lie in [0, 1)")
 
     def build(self) -> "UNet":
         """The network, with random weights from torch's generator."""

@@ -40,9 +40,11 @@ def wide(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *[1] * (x.ndim - 1))
 
 
-def evaluate(net: Net, x: Tensor, level: float) -> Tensor:
-    """``net`` in float32 at a float64 state x (B, ...) and one level for all; float64."""
-    return net(x.float(), torch.full((len(x),), level, device=x.device)).double()
+def evaluate(net: Net, x: Tensor, level: float | Tensor) -> Tensor:
+    """``net`` in float32 at a float64 state x (B, ...) and one level for all, or (B,); float64."""
+    if not isinstance(level, Tensor):
+        level = torch.full((len(x),), level, device=x.device)
+    return net(x.float(), level.float()).double()
 
 
 def check_numbers(config: Any, *, counts: Iterable[str] = (), positive: Iterable[str] = ()) -> None:
@@ -59,7 +61,7 @@ def check_numbers(config: Any, *, counts: Iterable[str] = (), positive: Iterable
             raise ValueError(f"{name} = {getattr(config, name)} is not allowed: it must be above 0")
 
 
-def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     """Raises ValueError unless ``value`` is one of ``allowed``."""
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is not allowed; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{name} = {value!r} is not allowed; allowed: {', '.join(map(str, allowed))}")

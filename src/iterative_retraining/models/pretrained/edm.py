@@ -1,11 +1,10 @@
-"""Published weights, read without importing or executing anything that their files contain."""
+"""NVIDIA's pickles of EDM networks, read without importing or executing anything that they contain."""
 
 import collections
 import io
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,18 @@ import torch
 from torch import Tensor
 
 from iterative_retraining.models.edm import EDM
-from iterative_retraining.models.networks import UNet, UNetConfig
+from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError, named_arrays
 
 
-class PretrainedError(RuntimeError):
-    """A file of weights is missing, damaged, hostile, or of a network that this package does not have."""
+class PretrainedEDM(Pretrained):
+    """Called, it denoises: ``net(x, sigma)`` is the denoised x (B, C, H, W) at noise levels sigma (B,)."""
 
-
-@dataclass(frozen=True)
-class PretrainedEDM:
-    """An EDM network with its weights: ``net(x, sigma)`` is the denoised x (N, C, H, W) at noise levels sigma (N,)."""
-
-    network: UNetConfig
-    process: EDM
-    state: Mapping[str, np.ndarray]
-    """Weights under the names of `iterative_retraining.models.networks.UNet`."""
-
-    def build(self) -> UNet:
-        """The network, for evaluation."""
-        net = self.network.build()
-        net.load_state_dict({name: torch.from_numpy(array) for name, array in self.state.items()})
-        return net.eval().requires_grad_(False)
+    model = "edm"
+    process_options = ("sigma_data",)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        if not hasattr(self, "_net"):
-            object.__setattr__(self, "_net", self.build())
-        return self.process.denoiser(self._net)(x, sigma)
+        return self.process.denoiser(self.net)(x, sigma)
 
 
 class _Plain:
@@ -129,14 +114,9 @@ def _edm(top: _Plain) -> PretrainedEDM:
     given = dict(top.state["_init_kwargs"])
     network, theirs = _network_config(top.state, given), dict(_tensors(top))
     state = {ours: _converted(ours, theirs.pop(name)) for name, ours in _names(network) if name in theirs}
-    wanted = {name: tuple(tensor.shape) for name, tensor in _meta_state(network).items()}
-    found = {name: array.shape for name, array in state.items()}
-    left = [name for name in theirs if not name.endswith("resample_filter")]
-    if wanted != found or left:
-        differing = sorted(name for name in wanted | found if wanted.get(name) != found.get(name)) + left
-        raise PretrainedError(f"its weights are not those of its configuration: {differing[0]} differs")
+    state |= {name: tensor for name, tensor in theirs.items() if not name.endswith("resample_filter")}
     process = EDM(sigma_data=float(top.state["sigma_data"]), n_steps=18 if network.resolution <= 32 else 40)
-    return PretrainedEDM(network, process, state)
+    return PretrainedEDM(network, process, named_arrays(state, network))
 
 
 def _network_config(state: Mapping[str, Any], given: Mapping[str, Any]) -> UNetConfig:
@@ -173,11 +153,6 @@ def _tensors(module: _Plain, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, child in module.state["_modules"].items():
         if child is not None:
             yield from _tensors(child, f"{prefix}{name}.")
-
-
-def _meta_state(network: UNetConfig) -> Mapping[str, Tensor]:
-    with torch.device("meta"):
-        return network.build().state_dict()
 
 
 def _names(network: UNetConfig) -> Iterator[tuple[str, str]]:
@@ -228,9 +203,8 @@ def _layer(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
         yield f"{theirs}.{kind}", f"{ours}.{kind}"
 
 
-def _converted(name: str, tensor: Tensor) -> np.ndarray:
-    """float32; queries, keys and values, which the file interleaves channel by channel, one after another."""
-    array = tensor.detach().float().numpy()
-    if ".qkv." in name:
-        array = array.reshape(-1, 3, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape)
-    return np.ascontiguousarray(array)
+def _converted(name: str, tensor: Tensor) -> Tensor:
+    """Queries, keys and values, which the file interleaves channel by channel, one after another."""
+    if ".qkv." not in name:
+        return tensor
+    return tensor.reshape(-1, 3, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)

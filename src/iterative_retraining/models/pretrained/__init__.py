@@ -1,0 +1,81 @@
+"""Published weights, read without importing or executing anything that their files contain."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iterative_retraining.models import network_config, resolve_options, tuples
+from iterative_retraining.models.foreign_networks import ADMConfig
+from iterative_retraining.models.pretrained.ddpm import PretrainedDDPM, diffusers_weights, load_ddpm
+from iterative_retraining.models.pretrained.edm import PretrainedEDM, load_edm_pickle
+from iterative_retraining.models.pretrained.otcfm import PretrainedOTCFM, load_otcfm_checkpoint
+from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError
+
+__all__ = [
+    "Pretrained",
+    "PretrainedDDPM",
+    "PretrainedEDM",
+    "PretrainedError",
+    "PretrainedOTCFM",
+    "diffusers_weights",
+    "load_ddpm",
+    "load_edm_pickle",
+    "load_otcfm_checkpoint",
+    "read_published",
+    "state_that_fits",
+]
+
+
+def read_published(path: str | Path, network: ADMConfig | None = None) -> Pretrained:
+    """What is at ``path``: an EDM pickle (.pkl), a checkpoint of torchcfm (.pt, .pth) or a folder of diffusers.
+
+    ``network``: see `load_otcfm_checkpoint`. Raises PretrainedError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load_ddpm(path)
+    if path.suffix == ".pkl":
+        return load_edm_pickle(path)
+    if path.suffix in (".pt", ".pth"):
+        return load_otcfm_checkpoint(path, network=network)
+    raise PretrainedError(
+        f"{path} is no file of weights that can be read: .pkl (EDM), .pt or .pth (torchcfm), or a folder of diffusers"
+    )
+
+
+def state_that_fits(
+    path: str | Path, *, model: str, dataset: str, item_shape: tuple[int, ...], options: Mapping[str, Any]
+) -> Mapping[str, np.ndarray]:
+    """The weights at ``path``, for a run of ``model`` with resolved ``options`` on items of ``item_shape``, (H, W, C).
+
+    Raises PretrainedError if they cannot be read, or are not those of such a network; the message says of which.
+    """
+    own = network_config(model, item_shape, options) if options.get("network") == "adm" else None
+    found = read_published(path, own)
+    shape = (found.network.resolution, found.network.resolution, found.network.colours)
+    if shape != tuple(item_shape):
+        raise PretrainedError(
+            f"{path} is for images of {_times(shape)}; the items of {dataset} are {_times(item_shape)}"
+        )
+    needed = found.options()
+    network = {"network": needed["network"]}
+    if model == found.model and options.get("network") == needed["network"]:
+        wrong = _differing(needed, options)
+    else:
+        wrong = network | _differing(needed, resolve_options(found.model, dataset, network))
+    if wrong:
+        raise PretrainedError(
+            f"the weights are of another network: {path} needs model = {found.model!r} and, in model_options, {wrong}"
+        )
+    return found.state
+
+
+def _differing(needed: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    given = tuples(options)
+    return {name: value for name, value in needed.items() if value != given[name]}
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
