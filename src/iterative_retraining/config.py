@@ -127,8 +127,13 @@ def init_identity(init: str | Path) -> str:
     if Path(init).is_file():
         with Path(init).open("rb") as file:
             return f"{Path(init).name}@sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    from iterative_retraining.protocol import where_from
     from iterative_retraining.runs import RunError, read_config, read_ledger
 
+    if not Path(init).exists():
+        raise ConfigError(
+            f"init = {str(init)!r} is no run directory and no file of weights: nothing is there{where_from(init)}"
+        )
     try:
         config, rows = read_config(Path(init)), read_ledger(Path(init))
     except (OSError, RunError) as error:
