@@ -297,7 +297,7 @@ def test_a_sweep_from_given_weights_trains_no_theta_0(swept):
 
 def test_a_sweep_without_its_weights_says_where_they_come_from(swept):
     folder, _ = swept
-    text = yaml.safe_dump(with_arms({"lam": 0.5}, init="data/weights/cifar10_2040.pt"))
+    text = yaml.safe_dump(with_arms({"lam": 0.5}, init="data/weights/ddpm-cifar10-32"))
     (folder / "profiles" / "without.yml").write_text(text)
     done = snakemake(folder, "sweep", "-n", profile="without")
     assert done.returncode != 0

@@ -96,8 +96,8 @@ def halflife_images(decay: float, batch_size: int) -> float:
 class PublishedFlags:
     """A route of the paper's experiments: its flags, the images that it samples and measures, and where each is from.
 
-    n_real: the real images, of which as many are sampled, of resolution x resolution pixels. weights: the file of the
-    first model, and weights_url where it is. sources: of the fields of this class and of `Retraining`, by name.
+    n_real: the real images, of which as many are sampled, of resolution x resolution pixels. weights: the file or
+    folder of the first model, and weights_url where it is. sources: of the fields of this class and of `Retraining`, by name.
     """
 
     title: str
@@ -131,8 +131,8 @@ _DDPM = {
     ),
     "n_images": _EPOCHS,
     **_SET,
-    "weights": "a public network of the same code, ddpm-torch; the authors' own checkpoint is private",
-    "weights_url": "release 'checkpoints' of ddpm-torch",
+    "weights": "the network of Ho et al. (2020), as diffusers reads it; the authors' own checkpoint is private",
+    "weights_url": "Hugging Face, google/ddpm-cifar10-32",
 }
 _EDM_FLAGS = {
     "batch_size": 256,
@@ -186,15 +186,15 @@ PUBLISHED = {
         retraining=_RAW,
         n_real=50_000,
         resolution=32,
-        weights="cifar10_2040.pt",
-        weights_url="https://github.com/tqch/ddpm-torch/releases/download/checkpoints/cifar10_2040.pt",
+        weights="ddpm-cifar10-32",
+        weights_url="https://huggingface.co/google/ddpm-cifar10-32",
         sources=_DDPM,
     ),
 }
 
 
 def where_from(path: str | Path) -> str:
-    """Words for an error message: where a missing file of published weights comes from; "" for any other name."""
+    """Words for an error message: where missing weights that are published come from; "" for any other name."""
     for flags in PUBLISHED.values():
         if Path(path).name == flags.weights:
             return f"; it comes from {flags.weights_url}: download it to that place, or set init to where it is"
