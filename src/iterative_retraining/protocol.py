@@ -97,7 +97,7 @@ class PublishedFlags:
     """A route of the paper's experiments: its flags, the images that it samples and measures, and where each is from.
 
     n_real: the real images, of which as many are sampled, of resolution x resolution pixels. weights: the file or
-    folder of the first model, and weights_url where it is. sources: of the fields of this class and of `Retraining`, by name.
+    folder of the first model, and weights_url where it is. sources: of the fields here and of `Retraining`, by name.
     """
 
     title: str
