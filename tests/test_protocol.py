@@ -7,6 +7,8 @@ import pytest
 
 from iterative_retraining import plots
 from iterative_retraining.models import resolve_options
+from iterative_retraining.models.fitting import TrainingConfig
+from iterative_retraining.models.networks import UNetConfig
 from iterative_retraining.protocol import (
     CODE_BUDGET,
     FLAGS,
@@ -82,6 +84,22 @@ def test_rates_memory_and_reach_are_those_of_a_training_loop(retraining):
     assert retraining.mean_rate == pytest.approx(mean, rel=0.006)
     assert retraining.old_share == pytest.approx(old, rel=1e-9)
     assert replace(retraining, next_start="ema").reach() == pytest.approx(places[0], rel=0.02)
+
+
+@pytest.mark.parametrize("retraining", [EDM, INTENDED, replace(EDM, lr_rampup_images=400_000)])
+def test_rates_and_memory_are_those_of_our_training(retraining):
+    flags = ("batch_size", "learning_rate", "lr_rampup_images", "restart_ramp", "ema_halflife_images")
+    config = TrainingConfig(
+        network=UNetConfig(),
+        n_images_initial=0,
+        n_images_per_retraining=retraining.n_images,
+        **{name: getattr(retraining, name) for name in flags},
+    )
+    batch, n_seen = 250, np.arange(250, 1_000_001, 250)
+    rates = [config.rate(int(n), afresh=False) / config.learning_rate for n in n_seen]
+    np.testing.assert_allclose(retraining.rate(n_seen), rates, rtol=1e-12)
+    decays = [config.ema_decay(batch, int(n), afresh=False) for n in n_seen]
+    np.testing.assert_allclose(retraining.memory(n_seen), np.cumprod(decays), rtol=1e-9)
 
 
 def test_an_ema_beside_raw_weights_follows_at_their_pace():

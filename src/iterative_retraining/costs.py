@@ -105,8 +105,8 @@ def cost_table(costs: Mapping[str, Cost], flops_per_second: float, throughput: M
             f"{cost.forward_flops / 1e9:.1f}",
             f"{cost.fit_flops:.2g}",
             cost.n_evaluations or "chosen by the solver",
-            f"{cost.sample_flops:.2g}" if cost.sample_flops else "not known before",
-            f"{cost.hours_at(flops_per_second):.2g}" if cost.sample_flops else "not known before",
+            f"{cost.sample_flops:.2g}" if cost.sample_flops else "known after a run",
+            f"{cost.hours_at(flops_per_second):.2g}" if cost.sample_flops else "known after a run",
             f"{cost.hours_measured(*throughput[name]):.2g}" if name in throughput else "not measured",
         )
         lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
