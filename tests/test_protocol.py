@@ -7,7 +7,6 @@ import pytest
 
 from iterative_retraining import plots
 from iterative_retraining.models import resolve_options
-from iterative_retraining.models.fitting import TrainingConfig
 from iterative_retraining.models.networks import UNetConfig
 from iterative_retraining.protocol import (
     CODE_BUDGET,
@@ -88,6 +87,8 @@ def test_rates_memory_and_reach_are_those_of_a_training_loop(retraining):
 
 @pytest.mark.parametrize("retraining", [EDM, INTENDED, replace(EDM, lr_rampup_images=400_000)])
 def test_rates_and_memory_are_those_of_our_training(retraining):
+    from iterative_retraining.models.fitting import TrainingConfig
+
     flags = ("batch_size", "learning_rate", "lr_rampup_images", "restart_ramp", "ema_halflife_images")
     config = TrainingConfig(
         network=UNetConfig(),
