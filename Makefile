@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
-HTML := runs/$(PROFILE)/book/_build/html/index.html
+HTML := runs/$(notdir $(PROFILE))/book/_build/html/index.html
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: book test setup notebooks publish published-book lint lock

@@ -6,6 +6,7 @@
 #   snakemake -n                                     what is missing
 #   snakemake sweep --cores all --resources gpu=4 --config profile=cpu device=cuda   four GPUs, a run on each
 #   snakemake sweep --workflow-profile workflow/slurm --config profile=cpu           on a Slurm cluster
+#   snakemake sweep --cores all --resources gpu=4 --config profile=paper/edm-cifar10 device=cuda   a sweep of the paper
 #
 # Keep going after a failed run: --keep-going. A killed sweep: the same command again (after kill -9
 # `snakemake --unlock` before it).
@@ -21,7 +22,7 @@ workdir: workflow.basedir
 
 profile = load_profile(Path(workflow.basedir) / "profiles" / f"{config.get('profile', 'quick')}.yml")
 root = Path("runs") / profile.name
-SHOW_RUNS = ("05_images", "status")  # chapters that read run directories
+SHOW_RUNS = ("05_images", "06_paper_scale", "status")  # chapters that read run directories
 device = str(config.get("device", "auto"))
 # A run on `cuda` takes a GPU that is free; one on `cuda:N` has chosen.
 on_gpu = f"{sys.executable} workflow/on_gpu.py --per-gpu {config.get('runs_per_gpu', 1)} -- " if device == "cuda" else ""
@@ -38,8 +39,8 @@ def run_dir(run_id):
 
 def run_parameters(wildcards):
     run = profile.runs[wildcards.run_id]
-    init = run_dir(run.init) if run.init else ""
-    return json.dumps({**run.parameters, "init": init, "run_dir": run_dir(run.run_id), "device": device})
+    start = {"init": run_dir(run.init)} if run.init else {}
+    return json.dumps({**run.parameters, **start, "run_dir": run_dir(run.run_id), "device": device})
 
 
 def chapter_arguments(chapter, run_dirs):

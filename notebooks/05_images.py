@@ -26,9 +26,10 @@ from iterative_retraining import plots
 from iterative_retraining.comparisons import arm_summary, arm_table, paired_table
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.results import (
+    arm_previews,
     find_results,
+    of_dataset,
     read_floor,
-    read_previews,
     read_runs,
     scale_note,
 )
@@ -36,7 +37,7 @@ from iterative_retraining.status import stale_note
 from myst_nb import glue
 
 check_parameters(globals(), "run_dirs scale")
-run_dirs = run_dirs or find_results()
+run_dirs = of_dataset(run_dirs or find_results(), "digits")
 runs, floor = read_runs(run_dirs), read_floor(run_dirs[0])
 by_model = {str(name): table for name, table in runs.groupby("model")}
 edm = by_model.get("edm", runs)
@@ -109,16 +110,7 @@ Markdown("\n\n".join(tables))
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-samples", "caption": "Samples against the number of retrainings, as in figure 1 of the paper, for the first seed. Every tile starts from the same latent in all panels, so a change is the model's."}, "image": {"alt": "Grids of generated digits by arm and number of retrainings: the fully synthetic row dissolves into unreadable shapes, the rows that keep real data stay readable."}}
 shortest = runs.groupby("run_id").generation.max().min()
 shown = [int(g) for g in np.linspace(0, shortest, 5)]
-first_seed = (
-    runs[runs.seed == runs.seed.min()]
-    .drop_duplicates("run_id")
-    .sort_values(["model", "lam"], na_position="first")
-)
-rows = [
-    (f"{r.model}\n{plots.arm_style(r.scheme, r.lam)['label']}", read_previews(r.path))
-    for r in first_seed.itertuples()
-]
-figure = plots.sample_grid(rows, shown)
+figure = plots.sample_grid(arm_previews(runs), shown)
 
 # %% [markdown]
 # ## What the paper says, what we see
@@ -133,4 +125,5 @@ figure = plots.sample_grid(rows, shown)
 # levels apart as far as the seeds allow. Recall does not show the collapse, it ends at {glue:text}`recall-synthetic`: it counts real
 # images that lie near *some* sample, and samples that spread out cover more of them, however bad they are ({doc}`metrics`).
 #
-# What this chapter is *not*: CIFAR-10, FFHQ-64, or the published weights. Those have not been run.
+# What this chapter is *not*: CIFAR-10, FFHQ-64, or the published weights. {doc}`06_paper_scale` is about those, and about
+# larger images than digits.

@@ -54,6 +54,19 @@ def test_the_check_of_the_book_can_fail(book, tmp_path):
     }
 
 
+def test_a_figure_that_a_chapter_may_have_counts_if_it_was_drawn(tmp_path):
+    cell = nbformat.v4.new_code_cell("figure")
+    cell.metadata = {"mystnb": {"figure": {"name": "fig-a"}}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
+    assert figures(tmp_path / "page.ipynb") == ["fig-a"]
+    cell.metadata["tags"] = ["if-run"]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
+    assert figures(tmp_path / "page.ipynb") == []
+    cell.outputs = [nbformat.v4.new_output("display_data", data={"image/png": "..."})]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
+    assert figures(tmp_path / "page.ipynb") == ["fig-a"]
+
+
 @pytest.mark.parametrize("chapter", sorted((ROOT / "book" / "chapters").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_committed_chapters_are_executed_and_tell_no_paths(chapter):
     nb = nbformat.read(chapter, as_version=4)

@@ -92,3 +92,11 @@ def test_old_ledgers_without_the_newer_metrics_still_make_tables(runs):
     table, floor = results.read_runs(runs).drop(columns=["kid", "density"]), results.read_floor(runs[0])
     assert "KID" not in comparisons.arm_table(table, floor)
     assert "KID" not in comparisons.paired_table(table)
+
+
+def test_families_have_their_tables_under_their_names(runs):
+    table, floor = results.read_runs(runs), results.read_floor(runs[0])
+    text = comparisons.family_tables({"gaussian\nfresh latents": table}, floor, ["fid"])
+    assert text.startswith("**gaussian, fresh latents**\n\n" + comparisons.arm_table(table, floor, ["fid"]))
+    assert text.endswith(comparisons.paired_table(table, ["fid"]))
+    assert comparisons.family_tables({}, None, ["fid"]) == ""

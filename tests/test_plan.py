@@ -153,6 +153,18 @@ def test_a_gaussian_sees_every_datum_once(project):
     assert start.disk == 8 * (64 + 64 * 64) + 64 * DRAWN
 
 
+def test_a_run_from_given_weights_is_an_arm_whose_generation_0_costs_no_training(project):
+    Path("weights.pkl").write_bytes(b"weights")
+    path = save(EDM | {"seeds": [0], "run": EDM["run"] | {"init": "weights.pkl"}})
+    left = work_left(load_profile(path), project)
+    assert [work.images for work in left] == [400, 400]
+    assert [work.generations for work in left] == [5, 5]
+    assert chains(left, dict.fromkeys((work.run_id for work in left), 1.0)) == [[work.run_id] for work in left]
+    report = main(["tiny", "--images-per-second", "50", "--samples-per-second", "10"])
+    assert cells(report, "edm on digits: arms")[0] == "2"
+    assert "theta_0" not in report
+
+
 def test_keep_every_keeps_more_weights(project):
     path = save(EDM | {"run": EDM["run"] | {"n_retrain": 7}})
     few = work_left(load_profile(path), project)[1].disk

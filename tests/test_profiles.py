@@ -8,7 +8,9 @@ import papermill
 import pytest
 import yaml
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.config import ConfigError, RunConfig, init_identity
+from iterative_retraining.models import build_model
+from iterative_retraining.protocol import PUBLISHED, Retraining
 
 from conftest import ROOT, untimed
 from execute import execute
@@ -59,7 +61,7 @@ def test_the_runs_of_the_committed_profiles_keep_their_names():
 
 def test_a_profile_may_set_what_the_notebook_of_a_run_takes_and_nothing_else():
     parameters = set(papermill.inspect_notebook(str(ROOT / "notebooks" / "retrain.ipynb")))
-    assert parameters - set(RUN_KEYS) == {"seed", "device", "init", "run_dir"}
+    assert parameters - set(RUN_KEYS) == {"seed", "device", "run_dir"}
     assert set(RUN_KEYS) <= parameters
 
 
@@ -124,6 +126,82 @@ def test_arms_that_train_theta_0_alike_share_it(tmp_path):
     assert len(load_profile(written(tmp_path, with_arms(rates, model="edm"))).runs) == 4
 
 
+def test_an_arm_with_weights_of_its_own_starts_from_them(tmp_path):
+    (tmp_path / "weights.pkl").write_bytes(b"weights")
+    arms = [{"scheme": ["fully_synthetic", "mix"], "init": str(tmp_path / "weights.pkl")}, {"lam": 1.0}]
+    profile = load_profile(written(tmp_path, with_arms(*arms, model="edm") | {"seeds": [0, 1]}))
+    given = [run for run in profile.runs.values() if "init" in run.parameters]
+    assert [run.init for run in given] == [None] * 4
+    assert {run.config.init for run in given} == {init_identity(tmp_path / "weights.pkl")}
+    assert len(profile.arms) == 6
+    assert len(profile.runs) == 6 + 2  # the last arm has its theta_0, one of each seed
+
+
+def test_init_of_all_arms_may_be_taken_back_by_one(tmp_path):
+    (tmp_path / "weights.pkl").write_bytes(b"weights")
+    arms = with_arms({"lam": 0.5}, {"lam": 0.5, "init": ""}, model="edm", init=str(tmp_path / "weights.pkl"))
+    profile = load_profile(written(tmp_path, arms))
+    assert [bool(profile.runs[arm].init) for arm in profile.arms] == [False, True]
+
+
+def test_weights_decide_what_a_run_is_called_and_where_they_lie_does_not(tmp_path):
+    names = []
+    for folder, content in (("a", b"weights"), ("b", b"weights"), ("c", b"others")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "weights.pkl").write_bytes(content)
+        init = str(tmp_path / folder / "weights.pkl")
+        names.append(load_profile(written(tmp_path, with_arms({"lam": 0.5}, model="edm", init=init))).arms)
+    assert names[0] == names[1] != names[2]
+
+
+def test_weights_that_are_not_there_are_one_error_with_line_and_address(tmp_path):
+    path = tmp_path / "tiny.yml"
+    missing = tmp_path / "edm-cifar10-32x32-uncond-vp.pkl"
+    path.write_text(f"description: x\nseeds: [0]\nrun:\n  n_retrain: 1\n  init: {missing}\narms:\n  - {{lam: 0.5}}\n")
+    with pytest.raises(ConfigError) as refused:
+        load_profile(path)
+    assert str(refused.value) == (
+        f"{path}, line 5: init = '{missing}' is no run directory and no file of weights: nothing is there; it comes "
+        f"from {PUBLISHED['edm-cifar10'].weights_url}: download it to that place, or set init to where it is"
+    )
+
+
+PRESETS = sorted((ROOT / "profiles" / "paper").glob("*.yml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_presets_say_as_published_what_the_published_flags_are(preset):
+    text, flags = yaml.safe_load(preset.read_text()), PUBLISHED[preset.stem]
+    published, intended = ({**text["run"], **arm} for arm in text["arms"][::2])
+    assert Retraining.of(published) == flags.retraining
+    assert Path(published["init"]).name == flags.weights
+    for one in (published, intended):
+        assert one["n_images_per_retraining"] == 20 * flags.n_real
+        assert one["n_retrain"] == 20
+    meant = Retraining.of(intended)
+    assert (meant.mean_rate, meant.latents, meant.next_start) == (1.0, "fresh", "ema")
+    assert meant.old_share == pytest.approx(0.001, rel=0.03)
+    assert meant.keep_optimizer
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_presets_are_planned_whole_where_the_weights_are(preset, tmp_path):
+    text, flags = preset.read_text(), PUBLISHED[preset.stem]
+    (tmp_path / flags.weights).write_bytes(b"weights")
+    path = tmp_path / preset.name
+    path.write_text(text.replace(f"data/weights/{flags.weights}", str(tmp_path / flags.weights)))
+    profile = load_profile(path)
+    wanted = ["fully_synthetic", 0.0, 0.01, 0.1, 0.5, 1.0] * 2
+    runs = [profile.runs[arm] for arm in profile.arms]
+    assert [r.parameters["lam"] if r.config.scheme == "mix" else r.config.scheme for r in runs] == wanted
+    assert len(profile.runs) == len(runs)
+    for run in runs:
+        config: RunConfig = run.config
+        budgets = {"n_images_initial": 0, "n_images_per_retraining": config.n_images_per_retraining}
+        shape = (flags.resolution, flags.resolution, 3)
+        assert build_model(config.model, shape, config.options, **budgets).config.network.resolution == shape[0]
+
+
 def test_resources_have_one_thread_unless_they_are_given(tmp_path):
     assert load_profile(written(tmp_path, TINY)).resources == {"threads": 1}
     given = {"threads": 2, "mem_mb": 8000, "runtime": 60}
@@ -141,7 +219,8 @@ def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_a
 
 
 def test_a_profile_that_is_not_there_names_those_that_are():
-    with pytest.raises(ConfigError, match=r"no profile 'quik'; .* there are: cpu, quick"):
+    there = "cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
+    with pytest.raises(ConfigError, match=rf"no profile 'quik'; .* there are: {there}$"):
         load_profile(ROOT / "profiles" / "quik.yml")
 
 
@@ -164,9 +243,9 @@ def swept(tmp_path_factory):
     return folder, snakemake(folder)
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def snakemake(folder: Path, *arguments: str, profile: str = "tiny") -> subprocess.CompletedProcess:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", "profile=tiny"]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", f"profile={profile}"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -198,3 +277,29 @@ def test_another_arm_runs_alone_and_finished_runs_are_untouched(swept):
     after = {p: p.stat().st_mtime_ns for p in (folder / "runs" / "tiny").glob("*/ledger.jsonl")}
     assert len(after) == len(before) + 1
     assert before.items() <= after.items()
+
+
+def test_a_sweep_from_given_weights_trains_no_theta_0(swept):
+    """And a profile may lie in a folder: its runs are in runs/<its own name>."""
+    folder, _ = swept
+    theta_0 = next(iter(load_profile(folder / "profiles" / "tiny.yml").runs))
+    (folder / "profiles" / "own").mkdir()
+    start = folder / "runs" / "tiny" / theta_0
+    text = yaml.safe_dump(with_arms({"lam": 0.5}, init=start.relative_to(folder).as_posix(), model="gaussian"))
+    (folder / "profiles" / "own" / "given.yml").write_text(text)
+    done = snakemake(folder, "sweep", profile="own/given")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (ledger,) = (folder / "runs" / "given").glob("*/ledger.jsonl")
+    rows = untimed(ledger)
+    assert rows[0]["n_images"] == 0
+    assert rows[0]["samples_sha256"] == untimed(start / "ledger.jsonl")[0]["samples_sha256"]
+
+
+def test_a_sweep_without_its_weights_says_where_they_come_from(swept):
+    folder, _ = swept
+    text = yaml.safe_dump(with_arms({"lam": 0.5}, init="data/weights/ddpm-cifar10-32"))
+    (folder / "profiles" / "without.yml").write_text(text)
+    done = snakemake(folder, "sweep", "-n", profile="without")
+    assert done.returncode != 0
+    assert f"it comes from {PUBLISHED['ddpm-cifar10'].weights_url}" in done.stdout + done.stderr
+    assert not (folder / "runs" / "without").exists()

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,6 +41,34 @@ def test_no_results_and_no_runs_are_refused(tmp_path):
         results.read_runs([tmp_path])
     with pytest.raises(RunError, match="no run directories"):
         results.read_runs([])
+
+
+def test_runs_are_told_apart_by_data_set(runs):
+    assert results.of_dataset(runs, "digits") == runs
+    assert results.of_dataset(runs, "cifar10", "fashion_mnist") == []
+
+
+def test_runs_that_retrain_alike_are_one_family(runs, tmp_path):
+    """Scheme, lambda and seed are arms of it; other options make another, even if its label is the same."""
+    assert results.read_families([]) == {}
+    (name,) = results.read_families(runs)
+    assert name == "gaussian"
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["identity"]["options"] = {"something": 1}
+    (other / "config.json").write_text(json.dumps(config))
+    families = results.read_families([*runs, other])
+    assert {name: set(table.path) for name, table in families.items()} == {
+        "gaussian": set(map(str, runs)),
+        "gaussian\n(2)": {str(other)},
+    }
+
+
+def test_previews_are_those_of_the_first_seed_arm_by_arm(runs):
+    rows = results.arm_previews(results.read_runs(runs))
+    assert [label for label, _ in rows] == ["gaussian\nfully synthetic", "gaussian\nλ = 0", "gaussian\nλ = 1"]
+    for (_, previews), run in zip(rows, [r for r in runs if r.name.endswith("-0")], strict=True):
+        np.testing.assert_array_equal(previews, results.read_previews(run))
 
 
 def test_scale_note_names_runs_and_code(runs):

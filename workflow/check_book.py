@@ -22,9 +22,13 @@ def pages(toc: object) -> list[str]:
 
 
 def figures(notebook: Path) -> list[str]:
-    """The names of a notebook's captioned figures."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    return [c.metadata.mystnb.figure.name for c in cells if "figure" in c.metadata.get("mystnb", {})]
+    """The names of a notebook's captioned figures; of a cell tagged ``if-run``, if there was something to draw."""
+    cells = [c for c in nbformat.read(notebook, as_version=4).cells if "figure" in c.metadata.get("mystnb", {})]
+    return [c.metadata.mystnb.figure.name for c in cells if "if-run" not in c.metadata.get("tags", []) or _drawn(c)]
+
+
+def _drawn(cell: nbformat.NotebookNode) -> bool:
+    return any("image/png" in output.get("data", {}) for output in cell.outputs)
 
 
 def missing(book: Path) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,15 +74,15 @@ def _work(run: PlannedRun, n_complete: int) -> Work:
         init=run.init,
         kind=Kind.of(config.dataset, config.model, config.options, run.parameters.get("features", "auto")),
         generations=len(left),
-        images=sum(_images_of_fit(config, t, n, run.init) for t in left),
+        images=sum(_images_of_fit(config, t, n) for t in left),
         samples=len(left) * drawn,
         disk=len(weights) * state + kept * (n_bytes // n),
     )
 
 
-def _images_of_fit(config: RunConfig, generation: int, n: int, init: str | None) -> int:
+def _images_of_fit(config: RunConfig, generation: int, n: int) -> int:
     """Images that the fit of a generation shows to the model, with ``n`` real data; none where theta_0 is loaded."""
-    if generation == 0 and init:
+    if generation == 0 and config.init:
         return 0
     if config.model == "gaussian":  # sees every datum once
         synthetic = build_scheme(config.scheme, config.lam).n_samples(n) if generation else 0
@@ -143,7 +143,7 @@ def report(profile: Profile, left: Sequence[Work], speeds: Mapping[Kind, Speed],
     paragraphs = [
         f"## Plan of {profile.name}",
         done,
-        _cost_table(left, seconds),
+        _cost_table(left, seconds, profile.arms),
         "\n".join(["| devices, a run on each | days |", "|---|---|", *days]),
         f"The longest chain cannot be split: {hours} hours for {', then '.join(longest)}.",
         _speed_table(speeds),
@@ -152,10 +152,10 @@ def report(profile: Profile, left: Sequence[Work], speeds: Mapping[Kind, Speed],
     return "\n\n".join(paragraphs)
 
 
-def _cost_table(left: Sequence[Work], seconds: Mapping[str, float]) -> str:
+def _cost_table(left: Sequence[Work], seconds: Mapping[str, float], arms: Collection[str]) -> str:
     groups = defaultdict(list)
     for work in left:
-        groups[f"{work.kind}: {'arms' if work.init else 'theta_0'}"].append(work)
+        groups[f"{work.kind}: {'arms' if work.run_id in arms else 'theta_0'}"].append(work)
     lines = [
         "| left to do | runs | generations | images to train on | samples to draw | device-hours | disk, MB |",
         "|---|---|---|---|---|---|---|",

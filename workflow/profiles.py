@@ -5,24 +5,19 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from iterative_retraining.config import ConfigError, RunConfig, check_count, refuse_unknown
+from iterative_retraining.config import ConfigError, RunConfig, check_count, init_identity, refuse_unknown
 from iterative_retraining.metrics.features import FEATURES
 
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
-PATHS = ("features_weights", "data_dir", "tensorboard_dir")
-BESIDE_CONFIG = (
-    "n_retrain",
-    "model_options",
-    "features",
-    "keep_every",
-    "checkpoint_images",
-    *PATHS,
-)  # of a run, not its identity
+PATHS = ("init", "features_weights", "data_dir", "tensorboard_dir")
+# Of a run, but not of its identity.
+BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", "checkpoint_images", *PATHS)
 RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
 RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
@@ -31,7 +26,8 @@ NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining")  # arms that differ in th
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a sweep: its id, the parameters of its notebook, and the id of the run that trains its theta_0."""
+    """A run of a sweep: its id, the parameters of its notebook, and the id of the run that trains its theta_0, if one
+    does; a run whose parameter ``init`` is a file or a run directory starts from that."""
 
     run_id: str
     parameters: Mapping[str, Any]
@@ -41,8 +37,12 @@ class PlannedRun:
     def config(self) -> RunConfig:
         """The configuration that the notebook makes of the parameters."""
         of_config = {key: value for key, value in self.parameters.items() if key not in BESIDE_CONFIG}
-        options = self.parameters.get("model_options", {})
-        return RunConfig(**of_config, options=options, init=f"{self.init}@0" if self.init else "")
+        options, given = self.parameters.get("model_options", {}), self.parameters.get("init")
+        init = f"{self.init}@0" if self.init else _identity(given) if given else ""
+        return RunConfig(**of_config, options=options, init=init)
+
+
+_identity = cache(init_identity)  # a file of weights is read whole once, whatever the number of its arms
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,15 @@ class Profile:
     @property
     def arms(self) -> list[str]:
         """The ids of the runs that chapters show: all but those that only train theta_0."""
-        return [run.run_id for run in self.runs.values() if run.init]
+        return [run.run_id for run in self.runs.values() if run.init or run.parameters.get("init")]
 
 
 def load_profile(path: str | Path) -> Profile:
     """Reads and checks a profile. Raises ConfigError that names file, line and key, before anything runs."""
     path = Path(path)
     if not path.is_file():
-        others = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
+        found = [*path.parent.glob("*.yml"), *path.parent.glob("*/*.yml")]
+        others = ", ".join(sorted(p.relative_to(path.parent).with_suffix("").as_posix() for p in found)) or "none"
         raise ConfigError(f"there is no profile {path.stem!r}; in {path.parent} there are: {others}")
     file = _File.read(path)
     text = file.mapping((), "key", KEYS, optional=False)
@@ -213,15 +214,18 @@ def _arms(file: _File) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _runs(file: _File) -> dict[str, PlannedRun]:
-    """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it."""
+    """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it. An arm with
+    ``init`` has its theta_0."""
     base = file.mapping(("run",), "key of 'run'", RUN_KEYS)
     seeds, arms, runs, numbers = _seeds(file), list(_arms(file)), {}, {}
     for k, seed in enumerate(seeds):
         for i, arm in arms:
-            initial = {key: value for key, value in arm.items() if key not in NOT_OF_THETA_0}
-            start = _planned(file, {**base, **initial, **THETA_0, "seed": seed}, None, i, k)
-            runs.setdefault(start.run_id, start)
-            run = _planned(file, {**base, **arm, "seed": seed}, start.run_id, i, k)
+            parameters, start = {**base, **arm, "seed": seed}, None
+            if not parameters.get("init"):
+                initial = {key: value for key, value in arm.items() if key not in NOT_OF_THETA_0}
+                theta_0 = _planned(file, {**base, **initial, **THETA_0, "seed": seed}, None, i, k)
+                start = runs.setdefault(theta_0.run_id, theta_0).run_id
+            run = _planned(file, parameters, start, i, k)
             if run.run_id in numbers:
                 first = file.lines["arms", numbers[run.run_id]]
                 file.refuse(f"this arm plans {run.run_id} again; the arm of line {first} does already", "arms", i)

@@ -119,6 +119,17 @@ def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[st
     return "\n".join(lines) + f"\n\nAfter {last} retrainings: {note}; floor: mean (2.5 to 97.5 %)."
 
 
+def family_tables(
+    by_family: Mapping[str, pd.DataFrame], floor: Mapping[str, Any] | None, metrics: Sequence[str]
+) -> str:
+    """`arm_table` and `paired_table` of every family, under its name, which may have several lines; "" of none."""
+    parts = []
+    for name, runs in by_family.items():
+        title = f"**{', '.join(name.splitlines())}**"
+        parts += [title, arm_table(runs, floor, metrics), paired_table(runs, metrics)]
+    return "\n\n".join(parts)
+
+
 def arm_summary(runs: pd.DataFrame, floor: Mapping[str, Any]) -> dict[str, str]:
     """The numbers that the text of the image chapter quotes, by name; "(not run)" where ``runs`` has no such arm."""
     final = runs[runs.generation == runs.generation.max()]

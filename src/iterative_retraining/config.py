@@ -138,9 +138,14 @@ def init_identity(init: str | Path) -> str:
     least one complete generation.
     """
     from iterative_retraining.models.pretrained import diffusers_weights
+    from iterative_retraining.protocol import where_from
     from iterative_retraining.runs import RunError, read_config, read_ledger
 
     path = Path(init)
+    if not path.exists():
+        raise ConfigError(
+            f"init = {str(init)!r} is no run directory and no file of weights: nothing is there{where_from(init)}"
+        )
     weights = path if path.is_file() else diffusers_weights(path)
     if weights is not None:
         with weights.open("rb") as file:

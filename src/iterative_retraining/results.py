@@ -1,6 +1,7 @@
 """Reading run directories: ledgers as one table, sample strips, floors; and publishing the small part of a run."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from iterative_retraining.comparisons import arm_label
+from iterative_retraining.protocol import family_label
 from iterative_retraining.provenance import read_manifest as read_manifest
 from iterative_retraining.provenance import this_machine
 from iterative_retraining.runs import RunError, read_config, read_ledger
@@ -50,6 +53,26 @@ def read_runs(paths: Iterable[str | Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def of_dataset(paths: Iterable[str | Path], *datasets: str) -> list[Path]:
+    """The run directories among ``paths`` whose real data are one of ``datasets``."""
+    return [path for path in map(Path, paths) if read_config(path)["identity"]["dataset"] in datasets]
+
+
+def read_families(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
+    """`read_runs` of each group of runs that differ in scheme, lambda and seed alone, under a name that tells how it
+    retrains (`family_label`); empty without ``paths``."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in map(Path, paths):
+        identity = dict(read_config(path)["identity"])
+        shared = {key: value for key, value in identity.items() if key not in ("scheme", "lam", "seed", "init")}
+        groups.setdefault((family_label(identity), json.dumps(shared, sort_keys=True)), []).append(path)
+    families: dict[str, pd.DataFrame] = {}
+    for (label, _), own in groups.items():
+        again = f"\n({len(families) + 1})" if label in families else ""
+        families[label + again] = read_runs(own)
+    return families
+
+
 def read_previews(path: str | Path) -> np.ndarray:
     """The preview images of every complete generation, uint8 (generations, 16, H, W[, C]), same latents in each."""
     path, n = Path(path), len(read_ledger(Path(path)))
@@ -58,6 +81,13 @@ def read_previews(path: str | Path) -> np.ndarray:
     strips = np.concatenate([np.asarray(Image.open(file)) for file in rows])
     size = strips.shape[0] // n
     return strips.reshape(n, size, -1, size, *strips.shape[2:]).swapaxes(1, 2)
+
+
+def arm_previews(runs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    """Label and `read_previews` of every arm of the first seed in ``runs``, fully synthetic first, then by lambda."""
+    first = runs[runs.seed == runs.seed.min()].drop_duplicates("run_id")
+    first = first.sort_values(["model", "lam"], na_position="first")
+    return [(f"{r.model}\n{arm_label(r.scheme, r.lam)}", read_previews(r.path)) for r in first.itertuples()]
 
 
 def publish(runs: Sequence[str | Path], results: str | Path) -> list[Path]:

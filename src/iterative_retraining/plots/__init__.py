@@ -12,6 +12,7 @@ from iterative_retraining.plots.gaussian import (
 )
 from iterative_retraining.plots.metrics import bias_in_n, metrics_against, verdict_map
 from iterative_retraining.plots.plane import density_panels, lines_by_arm
+from iterative_retraining.plots.protocol import protocol_panels, reach_by_budget
 from iterative_retraining.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
 from iterative_retraining.plots.slider import frames_slider
 from iterative_retraining.plots.status import attempts_by_run, seconds_by_stage
@@ -39,8 +40,10 @@ __all__ = [
     "metrics_against",
     "mosaic",
     "output_distances",
+    "protocol_panels",
     "quality_curves",
     "rate_panels",
+    "reach_by_budget",
     "sample_grid",
     "seconds_by_stage",
     "shares_collapsed",

@@ -1,0 +1,298 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Paper scale: CIFAR-10 and FFHQ-64
+#
+# *What does a retraining of the paper's experiments do to the weights, what does it cost, and how is it run here?* CIFAR-10
+# and FFHQ-64 take a GPU and the published weights. How far the flags of the published code let a network move can be worked out
+# without either, and it decides how the paper's curves are to be read.
+
+# %% tags=["parameters"]
+run_dirs = []
+scale = "by hand"
+peak_tflops = 312.0
+utilisation = 0.25
+throughput = {}
+
+# %% tags=["hide-input"]
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+from IPython.display import Markdown
+from iterative_retraining import plots
+from iterative_retraining.comparisons import arm_summary, family_tables
+from iterative_retraining.costs import cost_table, retraining_cost
+from iterative_retraining.parameters import check_parameters
+from iterative_retraining.protocol import (
+    CODE_BUDGET,
+    PUBLISHED,
+    Retraining,
+    implied_table,
+    percent,
+    sources_list,
+)
+from iterative_retraining.results import (
+    arm_previews,
+    find_results,
+    of_dataset,
+    read_families,
+    read_floor,
+    scale_note,
+)
+from iterative_retraining.status import stale_note
+from myst_nb import glue
+
+check_parameters(globals(), "run_dirs scale peak_tflops utilisation throughput")
+datasets = ("cifar10", "ffhq64", "fashion_mnist")
+own = of_dataset(run_dirs or find_results(), *datasets)
+Markdown("\n\n".join(filter(None, [scale_note(scale, own), stale_note(own)])))
+
+# %% [markdown]
+# ## What the published code does
+#
+# The paper fine-tunes published networks: EDM {cite}`karras2022elucidating` on CIFAR-10 and FFHQ-64 and, by the code, OT-CFM
+# {cite}`tong2024improving` and DDPM {cite}`ho2020denoising` on CIFAR-10. In the EDM route each retraining is a new training that
+# starts from the network before it: with a ramp of the learning rate of its own, over {glue:text}`ramp` million images, and
+# a fresh Adam. The moving average of the weights (EMA) begins at the old network, and it is what is sampled and retrained next.
+# In the OT-CFM route training goes on: raw weights, old moments of Adam, full rate, and the EMA beside them.
+#
+# Two numbers follow from such flags alone. With a ramp over $r$ images, a retraining of $n < r$ images ends at the fraction $n / r$
+# of the nominal rate, and has half of that on average. An EMA of half-life $h$ leaves the weight $2^{-n/h}$ on the old network.
+# The table assumes {glue:text}`epochs` epochs a retraining; the code's own default is {glue:text}`default-epochs`, and is added.
+
+# %% tags=["hide-input"]
+published = {flags.title: flags.retraining for flags in PUBLISHED.values()}
+edm, ffhq, otcfm, _ = published.values()
+default = replace(edm, n_images=CODE_BUDGET)
+Markdown(implied_table({**published, "EDM, the code's default budget": default}))
+
+# %% tags=["hide-input"]
+named = {"edm": edm, "ffhq": ffhq, "default": default, "otcfm": otcfm}
+for name, r in named.items():
+    glue(f"{name}-peak", percent(r.peak_rate), display=False)
+    glue(f"{name}-mean", percent(r.mean_rate), display=False)
+    glue(f"{name}-old", percent(r.old_share), display=False)
+    glue(f"{name}-reach", percent(r.reach()), display=False)
+n_real = PUBLISHED["edm-cifar10"].n_real
+glue("ramp", edm.lr_rampup_images // 1_000_000, display=False)
+glue("epochs", edm.n_images // n_real, display=False)
+glue("default-epochs", CODE_BUDGET // n_real, display=False)
+
+# %% tags=["hide-input"]
+folders = (p / "profiles" / "paper" for p in (Path.cwd(), *Path.cwd().parents))
+folder = next(p for p in folders if p.is_dir())
+arms = {}
+for name in PUBLISHED:
+    preset = yaml.safe_load((folder / f"{name}.yml").read_text())
+    arms[name], arms[f"{name}, as intended"] = (
+        {**preset["run"], **arm} for arm in preset["arms"][::2]
+    )
+retrainings = {name: Retraining.of(arm) for name, arm in arms.items()}
+intended = retrainings["edm-cifar10, as intended"]
+glue("intended-old", percent(intended.old_share), display=False)
+glue("intended-reach", percent(intended.reach()), display=False)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-protocol", "caption": "One retraining, by the published flags and as intended (see below). Left: learning rate, as a fraction of the nominal one. Right: weight of the EMA on the weights from before the retraining. Every curve ends, at its dot, where the retraining does; curves of one route lie on each other."}, "image": {"alt": "Two panels against images of a retraining. Left: the learning rate of the EDM route climbs to a small fraction of the nominal one; OT-CFM and the intended protocol have the full rate. Right: the weight of the EMA on the old weights, which falls far only with a short half-life or a long retraining."}}
+shown = {"EDM, FFHQ-64": ffhq, "EDM, CIFAR-10": edm, "EDM, default budget": default}
+shown |= {"OT-CFM, CIFAR-10": otcfm, "EDM, CIFAR-10, as intended": intended}
+seen = {name: np.geomspace(1_000, r.n_images, 200) for name, r in shown.items()}
+curves = {
+    name: (seen[name], r.rate(seen[name]), r.memory(seen[name]))
+    for name, r in shown.items()
+}
+figure = plots.protocol_panels(curves)
+
+# %% [markdown]
+# EDM on CIFAR-10 gets to {glue:text}`edm-peak` of its nominal learning rate, {glue:text}`edm-mean` on average, and leaves
+# {glue:text}`edm-old` of the EMA on the old weights. On FFHQ-64 it is {glue:text}`ffhq-peak` and {glue:text}`ffhq-old`; at the
+# default budget of the code {glue:text}`default-peak` and {glue:text}`default-old`. OT-CFM trains at {glue:text}`otcfm-peak`.
+#
+# Both together bound how far a network goes. If all steps of a retraining went the same way, each as long as its learning rate, which
+# is about what Adam does, the EMA would come to a certain fraction of where raw weights at the nominal rate come to: the *reach*
+# in the table. It is {glue:text}`edm-reach` for EDM on CIFAR-10, {glue:text}`ffhq-reach` on FFHQ-64 and
+# {glue:text}`default-reach` at the default budget. Reach is derived from the flags, not measured; real steps do not all go one way.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-reach", "caption": "Reach of the EMA against the budget of a retraining, for EDM on CIFAR-10: by the published flags, without the ramp, with an EMA that forgets (ten half-lives a retraining), and with both. Vertical lines: the budget that is the default of the code, and that of the table."}, "image": {"alt": "Log-log curves of the reach against images of a retraining: lowest by the published flags, higher by an order of magnitude without the ramp, and near one hundred percent without the ramp and with an EMA that forgets."}}
+budgets = np.geomspace(20_000, 20_000_000, 60).astype(int)
+short = intended.ema_halflife_images / intended.n_images
+no_ramp = replace(edm, restart_ramp=False)
+kinds = {"as published": (edm, None), "EMA that forgets": (edm, short)}
+kinds |= {"no ramp": (no_ramp, None), "both": (no_ramp, short)}
+curves = {}
+for name, (r, share) in kinds.items():
+    halflives = share * budgets if share else np.full(60, r.ema_halflife_images)
+    own_kind = (
+        replace(r, n_images=n, ema_halflife_images=h).reach()
+        for n, h in zip(budgets, halflives, strict=True)
+    )
+    curves[name] = (budgets, np.array(list(own_kind)))
+marks = {"default": CODE_BUDGET, f"{edm.n_images // n_real} epochs": edm.n_images}
+figure = plots.reach_by_budget(curves, marks)
+
+# %% [markdown]
+# A network that hardly moves keeps its FID, whatever it is retrained on. By the paper the fully synthetic run of EDM diverges all the
+# same, so it does move; how much of the stability of the other runs is that of the mix, and how much that of the flags, the paper does
+# not separate. Three further differences between text and
+# code bear on these runs: the samples of the EDM route come from the same latents in every generation, where Theorem 2 assumes fresh
+# ones; images pass through 8 bits between generations; and which synthetic images are taken is not seeded.
+#
+# Where the flags are from:
+
+# %% tags=["hide-cell"]
+Markdown(sources_list(PUBLISHED))
+
+# %% [markdown]
+# ## As published, as intended
+#
+# The presets in `profiles/paper/` name every value with its source, and each has two variants. *As published* follows the flags.
+# *As intended* is what a reader of the paper would take the text for: training simply goes on from the model before. That is our
+# reading, and these are its choices. The nominal learning rate from the first step of every retraining. Adam goes on with
+# its moments: afresh and without a ramp, it would begin each retraining with a jolt. An EMA with ten half-lives in a retraining,
+# which leaves {glue:text}`intended-old` on the old weights, and a reach of {glue:text}`intended-reach`; it is shorter than what is best
+# for the quality of samples. The EMA is what is sampled and what is retrained. Fresh latents. The table is computed from the presets.
+
+# %% tags=["hide-input"]
+Markdown(implied_table(retrainings))
+
+# %% [markdown]
+# Both variants are run fully synthetic and, mixed, for our grid of λ; that of the paper, which goes from 0 to 1, is not at hand. In the DDPM
+# preset only the sampler is known from the code, and its first model is that of Ho et al.; the authors' own is private. In the OT-CFM
+# preset the first retraining begins at the EMA of the published file, with Adam afresh; the code takes both from the file.
+#
+# ## What one retraining costs
+#
+# Operations are counted by PyTorch on tensors without content; a multiply-add counts 2, a training step as three forward passes.
+# Every retraining draws as many samples as there are real images. The assumed speed is {glue:text}`speed`. Metrics are not counted.
+
+# %% tags=["hide-input"]
+costs = {}
+for name, flags in PUBLISHED.items():
+    arm, size = arms[name], {"size": flags.resolution, "colours": 3}
+    counts = {
+        "n_images": arm["n_images_per_retraining"],
+        "n_samples": flags.n_real,
+    }
+    costs[name] = retraining_cost(
+        arm["dataset"], arm["model"], arm["model_options"], **size, **counts
+    )
+flops = utilisation * peak_tflops * 1e12
+Markdown(cost_table(costs, flops, throughput))
+
+# %% tags=["hide-input"]
+assumed = f"{percent(utilisation)} of a peak of {peak_tflops:g} TFLOP/s, an assumption and not a measurement"
+n_retrain = arms["edm-cifar10"]["n_retrain"]
+hours = n_retrain * costs["edm-cifar10"].hours_at(flops)
+glue("speed", assumed, display=False)
+glue("retrainings-paper", n_retrain, display=False)
+glue("hours-arm", f"{hours:.2g}", display=False)
+
+# %% [markdown]
+# The default peak is that of an NVIDIA A100 in bfloat16 by its data sheet. An arm of {glue:text}`retrainings-paper` retrainings of EDM on CIFAR-10 is
+# then {glue:text}`hours-arm` hours. No GPU has been measured here; the parameter `throughput` takes, for each preset, measured images a
+# second in training and samples a second.
+#
+# ## How to launch
+#
+# Put the files that a preset names at its top below `data/`; a file that is missing is named with where it comes from. Then:
+#
+# ```bash
+# # what is missing, what it costs
+# snakemake -n sweep --config profile=paper/edm-cifar10
+# python workflow/plan.py paper/edm-cifar10 \
+#     --images-per-second X --samples-per-second Y
+# # on four GPUs, one run on each
+# snakemake sweep --cores all --resources gpu=4 \
+#     --config profile=paper/edm-cifar10 device=cuda
+# # on a Slurm cluster
+# snakemake sweep --workflow-profile workflow/slurm \
+#     --config profile=paper/edm-cifar10 device=cuda
+# ```
+#
+# X and Y are your speeds; without them the planner takes those of your ledgers. The other presets: `paper/edm-ffhq64`,
+# `paper/otcfm-cifar10`, `paper/ddpm-cifar10`. One arm by hand is `papermill notebooks/retrain.ipynb` with the same values, as in {doc}`../reproduce`.
+#
+# ## CIFAR-10 and FFHQ-64
+#
+# *The paper says* that for all models and data sets only training on synthetic data alone diverges; that EDM on CIFAR-10 is stable for λ from
+# 0 to 1, and EDM on FFHQ-64 for λ below 0.5 (its figure 2).
+
+# %% tags=["hide-input"]
+main = ["fid", "precision", "recall"]
+paths = {name: of_dataset(own, name) for name in datasets}
+families = {name: read_families(found) for name, found in paths.items()}
+floors = {name: read_floor(found[0]) for name, found in paths.items() if found}
+
+
+def show(name):
+    return plots.family_curves(families[name], floors[name], main)
+
+
+# %% tags=["hide-input", "if-run"] mystnb={"figure": {"name": "fig-cifar10", "caption": "CIFAR-10: FID (lower is better), precision and recall (higher is better) against the number of retrainings, a row for each way of retraining. Lines: mean over seeds; bands: their range; grey: real against real."}, "image": {"alt": "FID, precision and recall on CIFAR-10 against retrainings by arm, a row for each way of retraining."}}
+figure = show("cifar10") if paths["cifar10"] else None
+
+# %% tags=["hide-input", "if-run"] mystnb={"figure": {"name": "fig-ffhq64", "caption": "FFHQ-64, as the figure of CIFAR-10."}, "image": {"alt": "FID, precision and recall on FFHQ-64 against retrainings by arm, a row for each way of retraining."}}
+figure = show("ffhq64") if paths["ffhq64"] else None
+
+# %% tags=["hide-input"]
+found = {
+    "CIFAR-10": family_tables(families["cifar10"], floors.get("cifar10"), main),
+    "FFHQ-64": family_tables(families["ffhq64"], floors.get("ffhq64"), main),
+}
+parts = (
+    f"**{k}**: {text or 'not run yet; the commands are above.'}"
+    for k, text in found.items()
+)
+Markdown("\n\n".join(parts))
+
+# %% [markdown]
+# *We see* of these runs what is shown here; where none is shown, we know what the flags imply, and no more.
+#
+# ## In between: Fashion-MNIST
+#
+# A smaller step up from the digits of {doc}`05_images`, which a CPU can take: grey images of 28 × 28 pixels of ten kinds of clothes, a
+# U-Net of 32 channels, trained here from scratch, with features from a small classifier of the same data.
+
+# %% tags=["hide-input", "if-run"] mystnb={"figure": {"name": "fig-fashion", "caption": "Fashion-MNIST: FID (lower is better), precision and recall (higher is better) against the number of retrainings, a row for each way of retraining. Lines: mean over seeds; bands: their range; grey: real against real."}, "image": {"alt": "FID, precision and recall on Fashion-MNIST against retrainings by arm, a row for each way of retraining."}}
+figure = show("fashion_mnist") if paths["fashion_mnist"] else None
+
+# %% tags=["hide-input"]
+fashion = families["fashion_mnist"]
+text = family_tables(fashion, floors.get("fashion_mnist"), main)
+Markdown(text or "**Fashion-MNIST**: not run yet, or not among these runs.")
+
+# %% tags=["hide-input", "if-run"] mystnb={"figure": {"name": "fig-fashion-samples", "caption": "Fashion-MNIST: samples against the number of retrainings, for the first row and the first seed, from the same latents in every panel."}, "image": {"alt": "Grids of generated clothes by arm and number of retrainings."}}
+first = list(fashion.values())[:1]
+rows = arm_previews(first[0]) if first else []
+last = min((len(previews) - 1 for _, previews in rows), default=0)
+shown = [int(t) for t in np.linspace(0, last, 5)]
+figure = plots.sample_grid(rows, shown) if rows else None
+
+# %% tags=["hide-input"]
+names = "retrainings seeds synthetic-first synthetic-last mix-worst mix-worst-lam"
+summary = dict.fromkeys([*names.split(), "n-real", "passes"], "(not run)")
+for runs in first:
+    n, images = runs.n_real.max(), runs.n_images[runs.generation > 0].max()
+    summary |= arm_summary(runs, floors["fashion_mnist"])
+    summary |= {"n-real": int(n), "passes": f"{images / n:.2g}"}
+for name, text in summary.items():
+    glue(name, text, display=False)
+
+# %% [markdown]
+# *We see*, in the first row: after {glue:text}`retrainings` retrainings over {glue:text}`seeds` seed(s) the FID of the fully synthetic arm
+# has gone from {glue:text}`synthetic-first` to {glue:text}`synthetic-last`. The worst mean of any arm that keeps the real data is
+# {glue:text}`mix-worst`, at λ = {glue:text}`mix-worst-lam`.
+#
+# *What these runs are*: {glue:text}`n-real` real images and {glue:text}`passes` passes over as many in a retraining, from a first model
+# trained here on a CPU, each row by the protocol that it names. *What they are not*: colour images, the
+# published networks, or a first model that is as good as theirs. These FIDs are in the features of a small classifier; they compare
+# arms of one row, and nothing else.
