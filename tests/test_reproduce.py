@@ -123,6 +123,7 @@ def test_other_weights_are_named_and_leave_the_manifest_alone(gaussian, capsys):
         f"here {row['checkpoint_sha256']}; keys: 2)",
     ]
     assert lines[2].startswith("published by commit ")
+    assert lines[2].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     assert lines[3].startswith("here by commit ")
     assert len(lines) == 4  # with other weights, no later generation says anything
     assert (gaussian / "manifest.json").read_bytes() == before
@@ -184,7 +185,10 @@ def test_the_budget_of_theta_0_comes_from_the_manifest_or_is_asked_for(tmp_path)
 
 def test_what_cannot_be_run_again_is_refused_before_anything_runs(gaussian, monkeypatch):
     monkeypatch.setattr("iterative_retraining.reproduce.reproduce", None)
-    for k, error in ("3", "holds 3 generations, from 0 on: none to compare with for 3"), ("-1", "generations = -1 is"):
+    for k, error in (
+        ("3", "holds 3 complete generations, and generations = 3 compares 4"),
+        ("-1", "generations = -1 is"),
+    ):
         with pytest.raises((RunError, ConfigError), match=error):
             main([str(gaussian), "--generations", k])
     identity = json.loads((gaussian / "config.json").read_text())["identity"]

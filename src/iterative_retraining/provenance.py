@@ -82,11 +82,13 @@ def cpu_name() -> str:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Device name, cores and threads."""
+    """Device name, cores, threads, and the instruction set that PyTorch uses on the processor, such as AVX2: like the
+    number of threads, it decides how sums are rounded, and processors of one name may differ in it."""
     import torch
 
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
-    return {"device": device, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    here = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {"device": device, "name": name, **here, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
 
 
 def this_machine(device: str = "cpu") -> dict[str, Any]:

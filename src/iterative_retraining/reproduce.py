@@ -3,7 +3,8 @@
 python -m iterative_retraining.reproduce results/* --generations 1
 
 A ledger line holds the SHA-256 of weights and samples, so equal lines are equal weights. A run that comes out the same
-gets an entry under ``reproduced`` in its manifest, which `iterative_retraining.status` reads.
+gets an entry under ``reproduced`` in its manifest, which `iterative_retraining.status` reads. Another outcome need not
+come from the code: another processor or PyTorch rounds otherwise. To tell, run the published commit here as well.
 """
 
 import argparse
@@ -86,7 +87,8 @@ def read_published(path: str | Path, generations: int, n_images_initial: int | N
     path, config = Path(path), read_config(Path(path))
     identity, manifest, rows = config["identity"], read_manifest(path), read_ledger(path)
     if len(rows) <= generations:
-        raise RunError(f"{path} holds {len(rows)} generations, from 0 on: none to compare with for {generations}")
+        needed = f"generations = {generations} compares {generations + 1}; set a smaller --generations"
+        raise RunError(f"{path} holds {len(rows)} complete generations, and {needed}")
     here = _config(identity).run_id
     if here != config["run_id"]:
         raise ConfigError(f"{path}: the code here makes another run of this configuration, {here}")

@@ -148,7 +148,8 @@ def software(attempt: Mapping[str, Any]) -> str:
     """Commit, packages and device of an attempt, in words."""
     packages = ", ".join(f"{name} {version}" for name, version in attempt["packages"].items())
     modified = " (modified)" if attempt["git"]["dirty"] else ""
-    return f"commit {attempt['git']['commit']}{modified}; {packages}; {attempt['hardware']['name']}"
+    hardware = ", ".join(attempt["hardware"][key] for key in ("name", "cpu_capability") if key in attempt["hardware"])
+    return f"commit {attempt['git']['commit']}{modified}; {packages}; {hardware}"
 
 
 def scale_note(scale: str, paths: Iterable[str | Path] = ()) -> str:
