@@ -150,8 +150,8 @@ def test_where_weights_come_from_is_known_by_the_name_of_the_file():
 def test_a_table_has_a_row_for_each_and_as_many_cells_as_its_head():
     lines = implied_table({"a": EDM, "b": OTCFM}).splitlines()
     assert {line.count("|") for line in lines} == {11}
-    assert lines[2] == "| a | 1 000 000 | 0.001 | 10 % | 5 % | 25 % | 1.69 % | ema | afresh | fixed |"
-    assert "| raw | goes on | fresh |" in lines[3]
+    assert lines[2] == "| a | 1 | 0.001 | 10 | 5 | 25 | 1.69 | ema | afresh | fixed |"
+    assert "| raw | kept | fresh |" in lines[3]
 
 
 def test_labels_tell_how_a_run_retrains():

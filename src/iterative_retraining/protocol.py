@@ -207,15 +207,14 @@ def percent(share: float) -> str:
 
 
 def implied_table(rows: Mapping[str, Retraining]) -> str:
-    """A Markdown table: flags of retrainings by name, and what follows from them."""
+    """A Markdown table: flags of retrainings by name, and what follows from them (`old EMA` is `old_share`)."""
     lines = [
-        "| | images | nominal rate | peak | mean | EMA on old weights | EMA's reach | next start | Adam | latents |",
+        "| | images, M | nominal rate | peak, % | mean, % | old EMA, % | reach, % | next start | Adam | latents |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in rows.items():
-        shares = " | ".join(percent(share) for share in (r.peak_rate, r.mean_rate, r.old_share, r.reach()))
-        adam = "goes on" if r.keep_optimizer else "afresh"
-        images = f"{r.n_images:,}".replace(",", " ")
+        shares = " | ".join(f"{100 * share:.3g}" for share in (r.peak_rate, r.mean_rate, r.old_share, r.reach()))
+        adam, images = "kept" if r.keep_optimizer else "afresh", f"{r.n_images / 1e6:g}"
         lines.append(f"| {name} | {images} | {r.learning_rate:g} | {shares} | {r.next_start} | {adam} | {r.latents} |")
     return "\n".join(lines)
 
