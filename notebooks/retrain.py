@@ -22,7 +22,7 @@
 # | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |
 # | `n_images_initial`, `n_images_per_retraining` | training budgets of θ₀ and of each retraining, in images shown |
 # | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
-# | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or a published EDM network (`.pkl`, read without executing anything in it) |
+# | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or published weights: an EDM network (`.pkl`), a checkpoint of torchcfm (`.pt`, its EMA), a folder of a diffusers DDPM; nothing in such a file is executed, and `model` and `model_options` have to be those of its network |
 # | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
 # | `keep_every` | 0 keeps the weights of θ₀ and of the last generation; k also those of every k-th |
 # | `tensorboard_dir` | empty, or a folder for TensorBoard (needs the package tensorboard) |
