@@ -24,7 +24,7 @@
 # | `n_real` | 0 for all real images, or how many of them there are to be, the first of the data set |
 # | `latents` | `fresh` noise for the samples of every generation, or `fixed`, the same in all, as in the paper's code |
 # | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
-# | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or a published EDM network (`.pkl`, read without executing anything in it) |
+# | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or published weights: an EDM network (`.pkl`), a checkpoint of torchcfm (`.pt`, its EMA), a folder of a diffusers DDPM; nothing in such a file is executed, and `model` and `model_options` have to be those of its network |
 # | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
 # | `keep_every` | 0 keeps the weights of θ₀ and of the last generation; k also those of every k-th |
 # | `checkpoint_images` | 0, or every how many images a fit leaves a checkpoint to go on from if it is killed in its middle |

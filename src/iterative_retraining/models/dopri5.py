@@ -19,7 +19,8 @@ def dopri5(velocity: Callable[[Tensor, Tensor], Tensor], start: Tensor, toleranc
 
     A step of an item is kept if the root mean square of its error, in units of tolerance (1 + |x|), is at most 1
     (Hairer, Norsett and Wanner 1993, II.4, whose control of the next step this is). No item's steps depend on those
-    of another, unlike in torchdiffeq, so an item is the same in any batch. One that is not finite ends as it is.
+    of another, unlike in torchdiffeq, so an item is the same in any batch, which takes as many steps as its slowest
+    item. One that is not finite ends as it is.
 
     Raises FloatingPointError if the tolerance cannot be reached.
     """

@@ -28,7 +28,7 @@ class ADM(ForeignNetwork):
 
 
 class DiffusersUNet(ForeignNetwork):
-    """diffusers' `UNet2DModel`, whose embedding has the same frequencies."""
+    """diffusers' `UNet2DModel`, whose embedding has such frequencies too."""
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         return self.inner(x, level, return_dict=False)[0]
@@ -69,7 +69,7 @@ class ADMConfig:
             model_channels=self.channels,
             channel_mult=self.multipliers,
             num_res_blocks=self.blocks_per_level,
-            attention_resolutions=[2**level for level in _attended(self)],  # in it, how often the image was halved
+            attention_resolutions=[2**level for level in _attended(self)],  # as factors of the size
             dropout=self.dropout,
             num_head_channels=self.head_channels or -1,
         )

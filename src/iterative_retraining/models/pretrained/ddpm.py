@@ -59,9 +59,9 @@ def _tensors(file: Path) -> Any:
             tensors = load_file(file)
         except (SafetensorError, OSError) as error:
             raise PretrainedError(f"{file} is damaged: {error}") from error
-    return (
-        {_renamed(str(name)): tensor for name, tensor in tensors.items()} if isinstance(tensors, Mapping) else tensors
-    )
+    if not isinstance(tensors, Mapping):
+        return tensors
+    return {_renamed(str(name)): tensor for name, tensor in tensors.items()}
 
 
 def _renamed(name: str) -> str:
