@@ -67,7 +67,7 @@ class Reference:
     def train(self, images: np.ndarray, n_images: int, batch_size: int) -> None:
         """Trains on uint8 ``images`` (N, H, W, C) as the reference's script does."""
         net, loader = self.net.train(), torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        ema, adam = copy.deepcopy(net), torch.optim.Adam(net.parameters(), lr=1e-3)
+        ema, adam = copy.deepcopy(net).requires_grad_(False), torch.optim.Adam(net.parameters(), lr=1e-3)
         for index in shuffled_batches(len(images), n_images, batch_size, 0):
             x = loader[index].to(self.device).float() / 127.5 - 1
             adam.zero_grad(set_to_none=True)

@@ -53,7 +53,7 @@ class NetworkModel:
         with torch_seed(seed):
             net = self.config.network.build()
         # channels_last wins in training on two CPU cores and is what tensor cores want (benchmarks/edm_training.py),
-        # but not with torch.compile on a CPU (benchmarks/edm_reference.py).
+        # but not with torch.compile on a CPU.
         plain = self.config.compile and self.device.type == "cpu"
         self.net = net.to(self.device, memory_format=torch.contiguous_format if plain else torch.channels_last)
         self._flat, self._carried = flatten_parameters(self.net), {}
