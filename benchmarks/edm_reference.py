@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from iterative_retraining.costs import forward_flops
 
+from iterative_retraining.costs import forward_flops
 from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.fitting import TrainingConfig, shuffled_batches
