@@ -40,7 +40,6 @@ check_parameters(globals(), "run_dirs scale")
 run_dirs = of_dataset(run_dirs or find_results(), "digits")
 runs, floor = read_runs(run_dirs), read_floor(run_dirs[0])
 by_model = {str(name): table for name, table in runs.groupby("model")}
-edm = by_model.get("edm", runs)
 Markdown("\n\n".join(filter(None, [scale_note(scale, run_dirs), stale_note(run_dirs)])))
 
 # %% [markdown]
@@ -79,14 +78,17 @@ Markdown("\n\n".join(tables))
 # it and keeps going.
 
 # %% tags=["hide-input"]
-for name, text in arm_summary(edm, floor).items():
+sentence = (
+    "- `{}`: after {retrainings} retrainings, over {seeds} seed(s), the FID of the fully synthetic arm has gone from "
+    "{synthetic-first} to {synthetic-last}; the worst mean of any arm that keeps the real data is {mix-worst}, at "
+    "λ = {mix-worst-lam}."
+)
+summaries = {name: arm_summary(one, floor) for name, one in by_model.items()}
+for name, text in summaries.get("edm", arm_summary(runs, floor)).items():
     glue(name, text, display=False)
+Markdown("\n".join(sentence.format(k, **s) for k, s in summaries.items()))
 
 # %% [markdown]
-# EDM: after {glue:text}`retrainings` retrainings, over {glue:text}`seeds` seed(s), the FID of the fully synthetic arm has gone from
-# {glue:text}`synthetic-first` to {glue:text}`synthetic-last`; the worst mean of any arm that keeps the real data is
-# {glue:text}`mix-worst`, at λ = {glue:text}`mix-worst-lam`.
-#
 # ## What the other metrics see
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-more-metrics", "caption": "KID (lower is better), density, coverage and authenticity against the number of retrainings; lines, bands and floor as in the figure before."}, "image": {"alt": "Four panels of KID, density, coverage and authenticity against retrainings, by arm, with the real-vs-real floor."}}
@@ -118,7 +120,7 @@ figure = plots.sample_grid(arm_previews(runs), shown)
 # *The paper says* that, for all its models and data sets, only training on synthetic data alone diverges, that EDM on CIFAR-10
 # is stable for λ from 0 to 1, and EDM on FFHQ-64 for λ below 0.5.
 #
-# *We see*, on digits, and in numbers for EDM: the fully synthetic arm diverges in FID and precision, and its samples dissolve. The arms that keep the
+# *We see*, on digits, and in numbers for EDM (the tables have the other models): the fully synthetic arm diverges in FID and precision, and its samples dissolve. The arms that keep the
 # real data do not diverge: their FID has no trend to speak of next to that of the fully synthetic arm. But stable is not
 # unharmed: the more synthetic data, the lower the level at which precision settles, {glue:text}`precision-low` at
 # λ = {glue:text}`lam-low` against {glue:text}`precision-high` at λ = {glue:text}`lam-high`, and the paired tests above tell these

@@ -260,7 +260,8 @@ Markdown("\n\n".join(parts))
 # ## In between: Fashion-MNIST
 #
 # A smaller step up from the digits of {doc}`05_images`, which a CPU can take: grey images of 28 × 28 pixels of ten kinds of clothes, a
-# U-Net of 32 channels, trained here from scratch, with features from a small classifier of the same data.
+# U-Net of 32 channels, trained here from scratch, with features from a small classifier of the same data. The sweep is
+# `profile=fashion`.
 
 # %% tags=["hide-input", "if-run"] mystnb={"figure": {"name": "fig-fashion", "caption": "Fashion-MNIST: FID (lower is better), precision and recall (higher is better) against the number of retrainings, a row for each way of retraining. Lines: mean over seeds; bands: their range; grey: real against real."}, "image": {"alt": "FID, precision and recall on Fashion-MNIST against retrainings by arm, a row for each way of retraining."}}
 figure = show("fashion_mnist") if paths["fashion_mnist"] else None
