@@ -226,7 +226,7 @@ def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_a
 
 
 def test_a_profile_that_is_not_there_names_those_that_are():
-    there = "cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
+    there = "cpu, fashion, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
     with pytest.raises(ConfigError, match=rf"no profile 'quik'; .* there are: {there}$"):
         load_profile(ROOT / "profiles" / "quik.yml")
 

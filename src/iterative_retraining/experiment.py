@@ -144,15 +144,20 @@ def _load_images(config: RunConfig, data_dir: str | None) -> tuple[np.ndarray, n
 
 def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) -> Mapping[str, np.ndarray]:
     """theta_0: the last weights of a run directory, or published ones that fit the run."""
-    if not Path(init).is_file() and diffusers_weights(init) is None:
+    if _is_run(init):
         return read_state(Path(init))
     asked = {"model": config.model, "dataset": config.dataset, "options": config.options}
     return state_that_fits(init, item_shape=item_shape, **asked)
 
 
+def _is_run(init: str) -> bool:
+    """Whether ``init`` is a run directory, not published weights."""
+    return bool(init) and not Path(init).is_file() and diffusers_weights(init) is None
+
+
 def _initial_identity(init: str) -> dict[str, Any] | None:
     """The configuration of the run directory ``init``; None if it is none."""
-    return read_config(Path(init))["identity"] if init and Path(init).is_dir() else None
+    return read_config(Path(init))["identity"] if _is_run(init) else None
 
 
 def _measure_floor(run: Run, metrics: ImageMetrics, real: np.ndarray) -> None:
