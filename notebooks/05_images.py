@@ -120,7 +120,8 @@ figure = plots.sample_grid(arm_previews(runs), shown)
 # *The paper says* that, for all its models and data sets, only training on synthetic data alone diverges, that EDM on CIFAR-10
 # is stable for λ from 0 to 1, and EDM on FFHQ-64 for λ below 0.5.
 #
-# *We see*, on digits, and in numbers for EDM (the tables have the other models): the fully synthetic arm diverges in FID and precision, and its samples dissolve. The arms that keep the
+# *We see*, on digits, and in numbers for EDM (the tables have the other models): the fully synthetic arm diverges in FID and precision, and its samples dissolve: in the published runs those of EDM harden to black and white and break up, those of
+# flow matching fade to grey. The arms that keep the
 # real data do not diverge: their FID has no trend to speak of next to that of the fully synthetic arm. But stable is not
 # unharmed: the more synthetic data, the lower the level at which precision settles, {glue:text}`precision-low` at
 # λ = {glue:text}`lam-low` against {glue:text}`precision-high` at λ = {glue:text}`lam-high`, and the paired tests above tell these
