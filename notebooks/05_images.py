@@ -120,13 +120,14 @@ figure = plots.sample_grid(arm_previews(runs), shown)
 # *The paper says* that, for all its models and data sets, only training on synthetic data alone diverges, that EDM on CIFAR-10
 # is stable for λ from 0 to 1, and EDM on FFHQ-64 for λ below 0.5.
 #
-# *We see*, on digits, and in numbers for EDM (the tables have the other models): the fully synthetic arm diverges in FID and precision, and its samples dissolve: in the published runs those of EDM harden to black and white and break up, those of
-# flow matching fade to grey. The arms that keep the
-# real data do not diverge: their FID has no trend to speak of next to that of the fully synthetic arm. But stable is not
-# unharmed: the more synthetic data, the lower the level at which precision settles, {glue:text}`precision-low` at
-# λ = {glue:text}`lam-low` against {glue:text}`precision-high` at λ = {glue:text}`lam-high`, and the paired tests above tell these
-# levels apart as far as the seeds allow. Recall does not show the collapse, it ends at {glue:text}`recall-synthetic`: it counts real
-# images that lie near *some* sample, and samples that spread out cover more of them, however bad they are ({doc}`metrics`).
+# *We see*, on digits, and in numbers for EDM (the tables have the other models): the fully synthetic arm diverges in FID and
+# precision, and its samples dissolve: in the published runs those of EDM harden to black and white and break up, those of flow
+# matching fade to grey. The arms that keep the real data do not diverge: their FID has no trend to speak of next to that of the
+# fully synthetic arm. But stable is not unharmed: the more synthetic data, the lower the level at which precision settles,
+# {glue:text}`precision-low` at λ = {glue:text}`lam-low` against {glue:text}`precision-high` at λ = {glue:text}`lam-high`, and the
+# paired tests above tell these levels apart as far as the seeds allow. Recall does not show the collapse, it ends at
+# {glue:text}`recall-synthetic`: it counts real images that lie near *some* sample, and samples that spread out cover more of
+# them, however bad they are ({doc}`metrics`).
 #
 # What this chapter is *not*: CIFAR-10, FFHQ-64, or the published weights. {doc}`06_paper_scale` is about those, and about
 # larger images than digits.
