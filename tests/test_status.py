@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from iterative_retraining import provenance
-from iterative_retraining.attempts import bytes_needed
+from iterative_retraining.attempts import Terminated, bytes_needed
 from iterative_retraining.config import RunConfig
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models.fitting import NonFiniteLossError
@@ -170,3 +171,23 @@ def test_the_size_of_weights_is_known_before_there_are_any(tmp_path, model):
 def test_more_weights_are_kept_if_asked_for(tmp_path):
     run = finish(tmp_path / "run", n_retrain=5, keep_every=2)
     assert sorted(int(p.stem[-4:]) for p in run.glob("checkpoint-*")) == [0, 2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, "interrupted from the keyboard"),
+        (signal.SIGTERM, Terminated, "stopped by SIGTERM in generation 1; 1 complete generations are kept"),
+    ],
+)
+def test_a_signal_between_two_generations_is_told_too(tmp_path, number, error, message):
+    experiment = open_experiment(model="gaussian", n_retrain=3, run_dir=tmp_path / "run")
+    records = experiment.records()
+    next(records)
+    with pytest.raises(error):
+        signal.raise_signal(number)
+    records.close()
+    experiment.run.close()
+    status = run_status(tmp_path / "run")
+    assert status.state == "stopped"
+    assert status.message.startswith(message)

@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -58,13 +58,14 @@ def attempt(run: Run, n_retrain: int) -> Iterator[None]:
     def finish(outcome: str, message: str) -> None:
         finish_attempt(run, outcome, message, round(time.monotonic() - start, 3))
 
+    signals: list[str] = []
     try:
-        with _terminated_by_signal(run):
+        with _watching_signals(run, signals):
             yield
     except BaseException as error:
         ending = RunError(_out_of_memory(run, error)) if _is_out_of_memory(error) else error
         try:
-            finish(*_told(ending))
+            finish(*_told(ending, signals))
         except RunError as second:  # a full disk takes no manifest either; what ended the attempt is what matters
             ending.add_note(str(second))
         if ending is error:
@@ -73,29 +74,42 @@ def attempt(run: Run, n_retrain: int) -> Iterator[None]:
     finish("complete", "")
 
 
-def _told(error: BaseException) -> tuple[str, str]:
-    """The outcome and the message of an attempt that ``error`` ends."""
+def _told(error: BaseException, signals: Sequence[str]) -> tuple[str, str]:
+    """The outcome and the message of an attempt that ``error`` ends.
+
+    signals: those that came, in words; between two generations they reach whoever asks for generations, and not us.
+    """
     if isinstance(error, GeneratorExit):
-        return "stopped", "no more generations were asked for"
+        return "stopped", signals[-1] if signals else "no more generations were asked for"
     if isinstance(error, KeyboardInterrupt):
         return "stopped", str(error) or "interrupted from the keyboard"
     return "failed", f"{type(error).__name__}: {error}"
 
 
 @contextmanager
-def _terminated_by_signal(run: Run) -> Iterator[None]:
+def _watching_signals(run: Run, signals: list[str]) -> Iterator[None]:
+    """Turns SIGTERM into Terminated, and leaves SIGINT what it was; adds to ``signals``, in words, what came."""
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield
         return
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated(f"stopped by SIGTERM in generation {len(run.rows)}; {_kept(run)}")
+        signals.append(f"stopped by SIGTERM in generation {len(run.rows)}; {_kept(run)}")
+        raise Terminated(signals[-1])
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.append("interrupted from the keyboard")
+        on_interrupt(number, frame)
+
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    if callable(on_interrupt):
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _kept(run: Run) -> str:
