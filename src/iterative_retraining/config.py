@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iterative_retraining.datasets import DATASETS
+from iterative_retraining.files import file_sha256
 from iterative_retraining.models import MODELS, resolve_options, without_added_later
 from iterative_retraining.schemes import SCHEMES
 
@@ -148,8 +149,7 @@ def init_identity(init: str | Path) -> str:
         )
     weights = path if path.is_file() else diffusers_weights(path)
     if weights is not None:
-        with weights.open("rb") as file:
-            return f"{path.absolute().name}@sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"{path.absolute().name}@sha256:{file_sha256(weights)}"
     try:
         config, rows = read_config(path), read_ledger(path)
     except (OSError, RunError) as error:

@@ -46,7 +46,7 @@ class TrainingConfig:
     precision: "bfloat16" runs the network under autocast; weights, gradients, Adam and EMA stay float32
     compile: the network goes through torch.compile, for batches of one size
 
-    The defaults are what the published EDM route does (`iterative_retraining.protocol`), but for ramp and augmentation.
+    What a fit hands to the next is by default what it is in the published EDM route (`iterative_retraining.protocol`).
     """
 
     network: NetworkConfig
