@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -260,8 +265,8 @@ Markdown("\n\n".join(parts))
 # ## In between: Fashion-MNIST
 #
 # A smaller step up from the digits of {doc}`05_images`, which a CPU can take: grey images of 28 × 28 pixels of ten kinds of clothes, a
-# U-Net of 32 channels, trained here from scratch, with features from a small classifier of the same data. The sweep is
-# `profile=fashion`.
+# small U-Net trained here from scratch, and features from a small classifier of the same data. `profile=fashion_cpu` is a
+# grid for two CPU cores, on few of the real images and with few retrainings; `profile=fashion` is one for a GPU, on all 60 000.
 
 # %% tags=["hide-input", "if-run"] mystnb={"figure": {"name": "fig-fashion", "caption": "Fashion-MNIST: FID (lower is better), precision and recall (higher is better) against the number of retrainings, a row for each way of retraining. Lines: mean over seeds; bands: their range; grey: real against real."}, "image": {"alt": "FID, precision and recall on Fashion-MNIST against retrainings by arm, a row for each way of retraining."}}
 figure = show("fashion_mnist") if paths["fashion_mnist"] else None
@@ -294,6 +299,6 @@ for name, text in summary.items():
 # {glue:text}`mix-worst`, at λ = {glue:text}`mix-worst-lam`.
 #
 # *What these runs are*: {glue:text}`n-real` real images and {glue:text}`passes` passes over as many in a retraining, from a first model
-# trained here on a CPU, each row by the protocol that it names. *What they are not*: colour images, the
+# trained here, each row by the protocol that it names. *What they are not*: colour images, the
 # published networks, or a first model that is as good as theirs. These FIDs are in the features of a small classifier; they compare
 # arms of one row, and nothing else.
