@@ -50,7 +50,7 @@ def test_committed_profiles_plan_every_arm_of_every_seed(name):
 
 def test_published_results_are_all_runs_of_the_profiles_for_a_cpu_and_complete():
     published = {p.parent.name: len(p.read_text().splitlines()) for p in (ROOT / "results").glob("*/ledger.jsonl")}
-    profiles = [load_profile(ROOT / "profiles" / f"{name}.yml") for name in ("cpu",)]
+    profiles = [load_profile(ROOT / "profiles" / f"{name}.yml") for name in ("cpu", "fashion_cpu")]
     assert published == {arm: p.runs[arm].parameters["n_retrain"] + 1 for p in profiles for arm in p.arms}
 
 
