@@ -138,8 +138,9 @@ rule published:
 
         results.publish(params.runs, "results")
         digits = results.of_dataset(results.find_results(), "digits")
-        families = results.read_families(digits)
-        figure = plots.family_curves(families, results.read_floor(digits[0]), ["fid", "precision", "recall"])
-        figure.savefig("results/quality.png", dpi=110)
+        if digits:
+            families = results.read_families(digits)
+            figure = plots.family_curves(families, results.read_floor(digits[0]), ["fid", "precision", "recall"])
+            figure.savefig("results/quality.png", dpi=110)
         for chapter, given in params.chapters.items():
             execute(f"notebooks/{chapter}.ipynb", f"book/chapters/{chapter}.ipynb", given)

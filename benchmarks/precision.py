@@ -15,11 +15,12 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
+from iterative_retraining.comparisons import interval
 from iterative_retraining.data import TrainingSet
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.files import write_json
@@ -31,13 +32,16 @@ from iterative_retraining.models.networks import UNetConfig
 from iterative_retraining.models.training import NetworkModel
 
 SHAPE = {"resolution": 28, "colours": 1, "multipliers": (1, 2, 2), "blocks_per_level": 1, "attention_resolutions": (7,)}
+BATCH = 128
 WINDOWS = 5  # of the training, over which the loss is averaged
 
 
 class Recorded(NetworkModel):
     """A model that keeps the loss of every batch."""
 
-    losses: list[torch.Tensor]
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.losses: list[torch.Tensor] = []
 
     def _loss(self, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         loss = super()._loss(images, rng)
@@ -50,9 +54,8 @@ def measured(given: argparse.Namespace, precision: str, seed: int) -> dict[str, 
     images, held_out = (load_dataset("fashion_mnist", given.data_dir, split)[0] for split in ("train", "test"))
     network = UNetConfig(**SHAPE, channels=given.channels, dropout=0.0, augment_labels=0)
     budgets = {"n_images_initial": given.images, "n_images_per_retraining": 0, "ema_halflife_images": given.halflife}
-    config = TrainingConfig(network=network, **budgets, precision=precision)
+    config = TrainingConfig(network=network, **budgets, batch_size=BATCH, precision=precision)
     model = Recorded(EDM(n_steps=given.steps), config, given.device)
-    model.losses = []
     start = time.perf_counter()
     model.fit(TrainingSet.of(images[: given.real]), seed=seed)
     losses = torch.stack(model.losses).tolist()  # on a GPU this waits for the training to end
@@ -70,12 +73,6 @@ def floor(given: argparse.Namespace) -> float:
     return fid(features(images[-given.samples :]), real=features(held_out))["fid"]
 
 
-def interval(values: np.ndarray) -> str:
-    """Mean ± half width of the 95 % t-interval over seeds."""
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():+.2g} ± {half:.1g}"
-
-
 def table(found: dict[str, list[dict]]) -> str:
     """A row for each part of the training, and one of FID: float32, its spread over seeds, bfloat16 less float32."""
     columns = {name: np.array([[*one["losses"], one["fid"]] for one in runs]) for name, runs in found.items()}
@@ -83,7 +80,7 @@ def table(found: dict[str, list[dict]]) -> str:
     names = [f"loss, images {k}/{WINDOWS} to {k + 1}/{WINDOWS}" for k in range(WINDOWS)] + ["FID"]
     lines = ["| | float32, mean over seeds | spread over seeds (sd) | bfloat16 less float32 |", "|---|---|---|---|"]
     for name, values, gap in zip(names, plain.T, gaps.T, strict=True):
-        lines.append(f"| {name} | {values.mean():.4g} | {values.std(ddof=1):.2g} | {interval(gap)} |")
+        lines.append(f"| {name} | {values.mean():.4g} | {values.std(ddof=1):.2g} | {interval(gap, digits=5)} |")
     ratios = np.array([b["seconds"] / a["seconds"] for a, b in zip(found["float32"], found["bfloat16"], strict=True)])
     times = f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
     note = f"{len(plain)} seeds, 95 % t-intervals of paired differences; bfloat16 takes {times} times as long to train."
@@ -92,6 +89,8 @@ def table(found: dict[str, list[dict]]) -> str:
 
 def main(given: argparse.Namespace) -> None:
     """Trains what is missing in the folder, then prints the table."""
+    if given.images < WINDOWS * BATCH:
+        raise SystemExit(f"--images {given.images} is not allowed: at least {WINDOWS * BATCH}, a batch for every part")
     given.folder.mkdir(parents=True, exist_ok=True)
     asked = {name: value for name, value in vars(given).items() if name not in ("folder", "data_dir", "seeds")}
     found: dict[str, list[dict]] = {name: [] for name in PRECISIONS}
