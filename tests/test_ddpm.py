@@ -107,10 +107,16 @@ def test_quadratic_spacing_goes_from_the_last_level_to_the_first_and_is_densest_
     assert len(visited) <= 100
 
 
+def test_quadratic_spacing_of_the_published_code_by_hand():
+    # ten steps: 800 (k / 9)^2, rounded down
+    visited = DDPM(n_steps=10, spacing="quadratic_0.8").visited()
+    np.testing.assert_array_equal(visited, [800, 632, 483, 355, 246, 158, 88, 39, 9, 0])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spacing": "linear"}, "spacing = 'linear' is not allowed; allowed: quadratic, uniform"),
+        ({"spacing": "linear"}, "spacing = 'linear' is not allowed; allowed: quadratic, quadratic_0.8, uniform"),
         ({"n_steps": 1001}, "n_steps = 1001 is not allowed: there are 1000 levels"),
         ({"eta": 1.5}, r"eta = 1.5 is not allowed: it must lie in \[0, 1\]"),
         ({"beta_last": 1.0}, "beta_last = 1.0 is not allowed"),

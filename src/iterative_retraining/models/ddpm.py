@@ -8,7 +8,7 @@ from torch import Tensor
 
 from iterative_retraining.models.process import Draw, Net, Uncoupled, check_choice, check_numbers, evaluate, wide
 
-SPACINGS = ("quadratic", "uniform")
+SPACINGS = ("quadratic", "quadratic_0.8", "uniform")
 
 
 def signal_levels(n_levels: int, beta_first: float, beta_last: float) -> Tensor:
@@ -38,8 +38,9 @@ class DDPM(Uncoupled):
     """The process of Ho et al. (2020): ``n_levels`` levels, the network predicts the noise and sees time_scale t.
 
     n_steps, spacing: the levels that sampling visits; "quadratic" puts more of them near the data (Song et al. 2021,
-    appendix D), "uniform" takes every (n_levels / n_steps)-th. eta: 0 for DDIM, 1 for ancestral sampling. clip: clip
-    predicted items to [-1, 1], as images are.
+    appendix D), "quadratic_0.8" does so from level 0.8 n_levels on and rounds down, as published DDIM code does, and
+    "uniform" takes every (n_levels / n_steps)-th. Levels that come twice are visited once, to the same end.
+    eta: 0 for DDIM, 1 for ancestral sampling. clip: clip predicted items to [-1, 1], as images are.
     """
 
     n_levels: int = 1000
@@ -76,8 +77,11 @@ class DDPM(Uncoupled):
         """The levels that sampling visits, falling."""
         if self.spacing == "uniform":
             return np.arange(self.n_steps)[::-1] * (self.n_levels // self.n_steps)
-        root = np.linspace(0, np.sqrt(self.n_levels - 1), self.n_steps)
-        return np.unique(np.rint(root**2).astype(int))[::-1]
+        if self.spacing == "quadratic_0.8":
+            levels = np.linspace(0, np.sqrt(0.8 * self.n_levels), self.n_steps) ** 2
+        else:
+            levels = np.rint(np.linspace(0, np.sqrt(self.n_levels - 1), self.n_steps) ** 2)
+        return np.unique(levels.astype(int))[::-1]
 
     def sample(self, net: Net, draw: Draw) -> Tensor:
         """`ddim_step` through the visited levels from ``draw(0)``; step k adds ``draw(k + 1)`` where eta > 0."""
