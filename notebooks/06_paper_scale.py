@@ -166,8 +166,9 @@ Markdown(implied_table(retrainings))
 
 # %% [markdown]
 # Both variants are run fully synthetic and, mixed, for our grid of λ; that of the paper, which goes from 0 to 1, is not at hand. In the DDPM
-# preset only the sampler is known from the code, and its first model is that of Ho et al.; the authors' own is private. In the OT-CFM
-# preset the first retraining begins at the EMA of the published file, with Adam afresh; the code takes both from the file.
+# preset only the sampler is known from the code, and its first model is that of Ho et al.; the authors' own is private. OT-CFM goes on
+# from the raw weights and Adam's moments that the published file holds beside the EMA, as the code does. The files of EDM and DDPM hold
+# nothing but weights, so there the first retraining starts Adam afresh, at them.
 #
 # ## What one retraining costs
 #

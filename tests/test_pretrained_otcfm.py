@@ -16,6 +16,7 @@ from iterative_retraining.config import ConfigError, init_identity
 from iterative_retraining.data import to_uint8
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models import build_model, resolve_options
+from iterative_retraining.models.fitting import Fit
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.foreign_networks import ADMConfig
 from iterative_retraining.models.pretrained import PretrainedError, load_otcfm_checkpoint, state_that_fits
@@ -150,6 +151,56 @@ def test_a_run_starts_from_such_a_file_and_retrains(written, tmp_path):
     for name, array in load_otcfm_checkpoint(path, network=NETWORK).state.items():
         np.testing.assert_array_equal(state[name], array)
     assert any(not np.array_equal(state[name], array) for name, array in experiment.run.load_state().items())
+
+
+def test_training_goes_on_with_the_raw_weights_and_moments_of_the_file_as_torchs_own_adam_does(written):
+    path, nets = written()
+    options = resolve_options("flow_matching", "digits", OPTIONS | {"next_start": "raw", "keep_optimizer": True})
+    model = build_model("flow_matching", (8, 8, 1), options, n_images_initial=0, n_images_per_retraining=0)
+    given = {"model": "flow_matching", "dataset": "digits", "item_shape": (8, 8, 1)}
+    model.load_state_dict(state_that_fits(path, options=options, **given))
+    fit = Fit(model.net, model._flat, model.config, afresh=False, carried=model._carried)
+    theirs = nets["net_model"]
+    adam = torch.optim.Adam(theirs.parameters())
+    adam.load_state_dict(torch.load(path, weights_only=True)["optim"])
+    adam.param_groups[0]["lr"] = model.config.learning_rate
+    ours = dict(model.net.inner.named_parameters())
+    for name, p in theirs.named_parameters():
+        p.grad = torch.randn(p.shape)
+        ours[name].grad.copy_(p.grad)
+    adam.step()
+    fit.step(128)
+    for name, p in theirs.named_parameters():
+        torch.testing.assert_close(ours[name], p)
+    ema, after = load_otcfm_checkpoint(path, network=NETWORK).state, fit.state()
+    decay = model.config.ema_decay(128, 128, afresh=False)
+    for name, start in ema.items():
+        expected = decay * start + (1 - decay) * after[f"raw/{name}"]
+        np.testing.assert_allclose(after[f"ema/{name}"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, set()),
+        ({"next_start": "raw"}, {"raw"}),
+        ({"keep_optimizer": True}, {"exp_avg", "exp_avg_sq", "adam_steps"}),
+    ],
+)
+def test_of_the_files_training_a_run_takes_what_its_fits_hand_on(written, options, kinds):
+    given = {"model": "flow_matching", "dataset": "digits", "item_shape": (8, 8, 1)}
+    options = resolve_options("flow_matching", "digits", OPTIONS | options)
+    names = state_that_fits(written()[0], options=options, **given)
+    carried = {name.removeprefix("carried/").partition("/")[0] for name in names if name.startswith("carried/")}
+    assert carried == kinds
+
+
+def test_moments_of_another_network_are_refused(written):
+    other = torch.optim.Adam([torch.nn.Parameter(torch.zeros(3))])
+    other.param_groups[0]["params"][0].sum().backward()
+    other.step()
+    with pytest.raises(PretrainedError, match=r"otcfm\.pt: the moments under 'optim' are not Adam's of this network"):
+        load_otcfm_checkpoint(written(optim=other.state_dict())[0], network=NETWORK)
 
 
 @pytest.mark.parametrize(

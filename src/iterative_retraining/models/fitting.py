@@ -94,9 +94,8 @@ class TrainingConfig:
 
     @property
     def carries(self) -> tuple[str, ...]:
-        """What a fit hands to the next beside the EMA, as the names in `Fit.state` begin."""
-        raw = ("raw",) if self.next_start == "raw" else ()
-        return raw + (("exp_avg", "exp_avg_sq", "adam_steps") if self.keep_optimizer else ())
+        """See `carried_kinds`."""
+        return carried_kinds(self.next_start, self.keep_optimizer)
 
     def ema_decay(self, batch: int, n_seen: int, afresh: bool) -> float:
         """0.5^(batch / half-life); from random weights the half-life is 5 % of the images seen, at most its value."""
@@ -107,6 +106,12 @@ class TrainingConfig:
         """The learning rate of the step that brings a fit to ``n_seen`` images."""
         ramp = self.lr_rampup_images if afresh or self.restart_ramp else 0
         return self.learning_rate * min(1.0, n_seen / max(ramp, 1))
+
+
+def carried_kinds(next_start: str, keep_optimizer: bool) -> tuple[str, ...]:
+    """What a fit hands to the next beside the EMA, as the names in `Fit.state` begin."""
+    raw = ("raw",) if next_start == "raw" else ()
+    return raw + (("exp_avg", "exp_avg_sq", "adam_steps") if keep_optimizer else ())
 
 
 def flatten_parameters(net: nn.Module) -> nn.Parameter:

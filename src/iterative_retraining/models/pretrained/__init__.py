@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.models import network_config, resolve_options, tuples
+from iterative_retraining.models.fitting import carried_kinds
 from iterative_retraining.models.foreign_networks import ADMConfig
 from iterative_retraining.models.pretrained.ddpm import PretrainedDDPM, diffusers_weights, load_ddpm
 from iterative_retraining.models.pretrained.edm import PretrainedEDM, load_edm_pickle
 from iterative_retraining.models.pretrained.otcfm import PretrainedOTCFM, load_otcfm_checkpoint
 from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError
+from iterative_retraining.models.training import CARRIED
 
 __all__ = [
     "Pretrained",
@@ -50,6 +52,7 @@ def state_that_fits(
 ) -> Mapping[str, np.ndarray]:
     """The weights at ``path``, for a run of ``model`` with resolved ``options`` on items of ``item_shape``, (H, W, C).
 
+    With the options next_start = "raw" and keep_optimizer, also the raw weights and Adam's moments that the file holds.
     Raises PretrainedError if they cannot be read, or are not those of such a network; the message says of which.
     """
     own = network_config(model, item_shape, options) if options.get("network") == "adm" else None
@@ -69,7 +72,9 @@ def state_that_fits(
         raise PretrainedError(
             f"the weights are of another network: {path} needs model = {found.model!r} and, in model_options, {wrong}"
         )
-    return found.state
+    kinds = carried_kinds(options["next_start"], options["keep_optimizer"])
+    carried = {name: array for name, array in found.training.items() if name.partition("/")[0] in kinds}
+    return {**found.state, **{f"{CARRIED}{name}": array for name, array in carried.items()}}
 
 
 def _differing(needed: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +34,8 @@ class Pretrained:
     process: Process
     state: Mapping[str, np.ndarray]
     """Weights under the names of ``network.build()``, float32."""
+    training: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What else the training goes on from, as far as the file holds it, under the names of `Fit.state`."""
 
     model: ClassVar[str]
     """The model that can go on from these weights."""
