@@ -17,7 +17,10 @@ def test_differences_are_taken_within_a_seed():
     found = {"float32": [one(0.5, 3.0), one(0.3, 1.0)], "bfloat16": [one(0.6, 3.0, 2.0), one(0.4, 1.0, 4.0)]}
     rows = precision.table(found).splitlines()
     assert rows[2].startswith("| loss, images 0/5 to 1/5 | 0.4 | 0.14 | 0.10000 ± ")
-    assert rows[2 + precision.WINDOWS] == "| FID | 2 | 1.4 | 0.00000 ± 0.00000 |"
+    assert rows[2 + precision.WINDOWS] == "| FID | 2 | 1.4 | 0.00000 ± 0.00000 | 0.00 |"
+    wide = precision.table({"float32": found["float32"], "bfloat16": [one(0.5, 4.0), one(0.3, 1.0)]})
+    # gaps 1 and 0: 0.5 + 12.706 * 0.5 = 6.853, and the spread of 3 and 1 is 1.414
+    assert wide.splitlines()[2 + precision.WINDOWS].endswith("| 0.50000 ± 6.35310 | 4.85 |")
     assert "3.00 (2.00 to 4.00) times as long" in rows[-1]
 
 
