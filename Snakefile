@@ -134,7 +134,8 @@ rule published:
         from execute import execute
 
         matplotlib.use("Agg")
-        from iterative_retraining import plots, results
+        from iterative_retraining.studies import plots
+        from iterative_retraining.runs import results
 
         results.publish(params.runs, "results")
         digits = results.of_dataset(results.find_results(), "digits")

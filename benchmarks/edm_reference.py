@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from iterative_retraining.costs import forward_flops
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.fitting import TrainingConfig, shuffled_batches
-from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.networks.ddpmpp import UNetConfig
 from iterative_retraining.models.pretrained import load_edm_pickle
 from iterative_retraining.models.training import NetworkModel
+from iterative_retraining.studies.report.costs import forward_flops
+from iterative_retraining.training_set import TrainingSet
 
 NETWORKS = {
     "small": UNetConfig(channels=32, multipliers=(1, 2, 2), blocks_per_level=1, augment_labels=0),

@@ -13,12 +13,12 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.fitting import shuffled_batches
 from iterative_retraining.models.training import NetworkModel
 from iterative_retraining.seeding import stage_seed
+from iterative_retraining.training_set import TrainingSet
 
 
 def plain_training(model: NetworkModel, data: TrainingSet, *, seed: int, n_images: int) -> torch.nn.Module:

@@ -14,10 +14,10 @@ from statistics import median
 import torch
 from torch import nn
 
-from iterative_retraining.data import TrainingSet
-from iterative_retraining.ensembles import Ensemble, EnsembleConfig, MemberSets
-from iterative_retraining.laws import LAWS
-from iterative_retraining.models.members import N_FREQUENCIES, PLANE_FAMILIES, ProcessMembers
+from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.ensembles import Ensemble, EnsembleConfig, MemberSets
+from iterative_retraining.studies.toy2d.members import N_FREQUENCIES, PLANE_FAMILIES, ProcessMembers
+from iterative_retraining.training_set import TrainingSet
 
 MEMBERS, STEPS, PEER_RUNS = 40, 150, 4
 

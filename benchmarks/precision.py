@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from scipy import stats
 
-from iterative_retraining.comparisons import interval
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.files import write_json
 from iterative_retraining.metrics.distances import fid
 from iterative_retraining.metrics.features import build_features
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.fitting import PRECISIONS, TrainingConfig
-from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.networks.ddpmpp import UNetConfig
 from iterative_retraining.models.training import NetworkModel
+from iterative_retraining.studies.report.comparisons import interval
+from iterative_retraining.training_set import TrainingSet
 
 SHAPE = {"resolution": 28, "colours": 1, "multipliers": (1, 2, 2), "blocks_per_level": 1, "attention_resolutions": (7,)}
 BATCH = 128

@@ -35,7 +35,7 @@ out_file = ""
 from pathlib import Path
 
 from iterative_retraining.datasets import WITH_TEST_SPLIT, load_dataset
-from iterative_retraining.metrics.classifiers import (
+from iterative_retraining.metrics.features.classifiers import (
     accuracy,
     train_classifier,
     weights_file,

@@ -24,7 +24,6 @@ scale = "by hand"
 # %% tags=["hide-input"]
 import numpy as np
 from IPython.display import Markdown
-from iterative_retraining import plots
 from iterative_retraining.models.gaussian import (
     Gaussian,
     contraction,
@@ -34,10 +33,11 @@ from iterative_retraining.models.gaussian import (
     simulate_std,
 )
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.results import scale_note
 from iterative_retraining.retrain import retrain
+from iterative_retraining.runs.results import scale_note
 from iterative_retraining.schemes import FullySynthetic
 from iterative_retraining.seeding import stage_seed
+from iterative_retraining.studies import plots
 from myst_nb import glue
 from scipy import stats
 

@@ -25,19 +25,20 @@ scale = "by hand"
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from iterative_retraining import plots, theory
-from iterative_retraining.families import (
+from iterative_retraining.parameters import check_parameters
+from iterative_retraining.runs.results import scale_note
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory import fixed_point as theory
+from iterative_retraining.studies.theory.families import (
     GaussianFamily,
     LocationScale,
     Points,
     SharedVarianceMixture,
 )
-from iterative_retraining.flows import FlowFamily, points_of_plane
-from iterative_retraining.laws import ARC
-from iterative_retraining.parameters import check_parameters
-from iterative_retraining.penalised import Retraining, lipschitz_at_least
-from iterative_retraining.results import scale_note
-from iterative_retraining.transport import wasserstein1_of_laws
+from iterative_retraining.studies.theory.flows import FlowFamily, points_of_plane
+from iterative_retraining.studies.theory.penalised import Retraining, lipschitz_at_least
+from iterative_retraining.studies.toy2d.distributions import ARC
+from iterative_retraining.studies.toy2d.transport import wasserstein1_of_laws
 from myst_nb import glue
 from scipy import stats
 

@@ -28,29 +28,29 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from iterative_retraining import plots
-from iterative_retraining.families import LocationScale, Points
-from iterative_retraining.finite_samples import (
+from iterative_retraining.models.gaussian import simulate_std
+from iterative_retraining.parameters import check_parameters
+from iterative_retraining.runs.results import scale_note
+from iterative_retraining.seeding import stage_seed
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.families import LocationScale, Points
+from iterative_retraining.studies.theory.finite_samples import (
     mean_variance,
     seeds_needed,
     simulate_means,
     stationary_excess,
 )
-from iterative_retraining.models.gaussian import simulate_std
-from iterative_retraining.parameters import check_parameters
-from iterative_retraining.results import scale_note
-from iterative_retraining.seeding import stage_seed
-from iterative_retraining.theorem2 import (
-    Bound,
-    Study,
-    three_errors,
-    worst_tail,
-)
-from iterative_retraining.theory import (
+from iterative_retraining.studies.theory.fixed_point import (
     constants,
     maximise,
     rate_exact,
     rate_theorem1,
+)
+from iterative_retraining.studies.theory.theorem2 import (
+    Bound,
+    Study,
+    three_errors,
+    worst_tail,
 )
 from myst_nb import glue
 from scipy import stats

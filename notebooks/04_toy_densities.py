@@ -37,15 +37,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
-from iterative_retraining import plots
-from iterative_retraining.comparisons import paired_table
-from iterative_retraining.ensembles import EnsembleConfig
-from iterative_retraining.laws import LAWS
-from iterative_retraining.metrics.plane import ends_table
-from iterative_retraining.models.members import PLANE_FAMILIES
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.plane import PlaneStudy, score_errors
-from iterative_retraining.results import scale_note
+from iterative_retraining.runs.results import scale_note
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.comparisons import paired_table
+from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.ensembles import EnsembleConfig
+from iterative_retraining.studies.toy2d.members import PLANE_FAMILIES
+from iterative_retraining.studies.toy2d.metrics import ends_table
+from iterative_retraining.studies.toy2d.study import PlaneStudy, score_errors
 
 names = (
     "law_name second_law_name families n_data n_seeds n_retrain every n_points_initial n_points_per_retraining "

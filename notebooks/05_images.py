@@ -22,10 +22,8 @@ scale = "by hand"
 # %% tags=["hide-input"]
 import numpy as np
 from IPython.display import Markdown
-from iterative_retraining import plots
-from iterative_retraining.comparisons import arm_summary, arm_table, paired_table
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.results import (
+from iterative_retraining.runs.results import (
     arm_previews,
     find_results,
     of_dataset,
@@ -34,6 +32,12 @@ from iterative_retraining.results import (
     scale_note,
 )
 from iterative_retraining.status import stale_note
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.comparisons import (
+    arm_summary,
+    arm_table,
+    paired_table,
+)
 from myst_nb import glue
 
 check_parameters(globals(), "run_dirs scale")

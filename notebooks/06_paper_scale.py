@@ -29,19 +29,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 from IPython.display import Markdown
-from iterative_retraining import plots
-from iterative_retraining.comparisons import arm_summary, family_tables
-from iterative_retraining.costs import cost_table, retraining_cost
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.protocol import (
-    CODE_BUDGET,
-    PUBLISHED,
-    Retraining,
-    implied_table,
-    percent,
-    sources_list,
-)
-from iterative_retraining.results import (
+from iterative_retraining.runs.results import (
     arm_previews,
     find_results,
     of_dataset,
@@ -50,6 +39,17 @@ from iterative_retraining.results import (
     scale_note,
 )
 from iterative_retraining.status import stale_note
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.comparisons import arm_summary, family_tables
+from iterative_retraining.studies.report.costs import cost_table, retraining_cost
+from iterative_retraining.studies.report.protocol import (
+    CODE_BUDGET,
+    PUBLISHED,
+    Retraining,
+    implied_table,
+    percent,
+    sources_list,
+)
 from myst_nb import glue
 
 check_parameters(globals(), "run_dirs scale peak_tflops utilisation throughput")

@@ -24,26 +24,26 @@ scale = "by hand"
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
-from iterative_retraining import plots
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.metrics import FeatureMetrics
-from iterative_retraining.metrics.cases import (
-    collapse_cases,
-    measure_cases,
-    noise_cases,
-    verdicts,
-)
-from iterative_retraining.metrics.classifiers import ClassifierFeatures
 from iterative_retraining.metrics.distances import (
     fid_infinity,
     kid,
     knn_radii,
     precision_recall,
 )
+from iterative_retraining.metrics.features.classifiers import ClassifierFeatures
 from iterative_retraining.metrics.uncertainty import jackknife
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.results import scale_note
+from iterative_retraining.runs.results import scale_note
 from iterative_retraining.seeding import generator
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.cases import (
+    collapse_cases,
+    measure_cases,
+    noise_cases,
+    verdicts,
+)
 from myst_nb import glue
 from scipy.spatial.distance import cdist
 

@@ -24,16 +24,16 @@ scale = "by hand"
 # %% tags=["hide-input"]
 import numpy as np
 from IPython.display import Markdown
-from iterative_retraining import plots
-from iterative_retraining.finite_samples import (
+from iterative_retraining.parameters import check_parameters
+from iterative_retraining.runs.results import scale_note
+from iterative_retraining.seeding import stage_seed
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.finite_samples import (
     mean_variance,
     optimal_weight,
     simulate_means,
 )
-from iterative_retraining.leaking import simulate_leaks
-from iterative_retraining.parameters import check_parameters
-from iterative_retraining.results import scale_note
-from iterative_retraining.seeding import stage_seed
+from iterative_retraining.studies.theory.leaking import simulate_leaks
 from myst_nb import glue
 
 check_parameters(globals(), "n n_generations n_chains seed scale")

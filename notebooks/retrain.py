@@ -69,7 +69,7 @@ print(
 )
 
 # %%
-from iterative_retraining.progress import ProgressDisplay, tensorboard_writer
+from iterative_retraining.runs.progress import ProgressDisplay, tensorboard_writer
 
 log = tensorboard_writer(tensorboard_dir, experiment.run.config.run_id)
 with ProgressDisplay(n_retrain, log=log) as progress:
@@ -77,8 +77,8 @@ with ProgressDisplay(n_retrain, log=log) as progress:
         progress.generation_done(record)
 
 # %%
-from iterative_retraining.plots import quality_curves
-from iterative_retraining.results import read_floor, read_runs
+from iterative_retraining.runs.results import read_floor, read_runs
+from iterative_retraining.studies.plots import quality_curves
 
 figure = quality_curves(
     read_runs([experiment.run.path]), read_floor(experiment.run.path)

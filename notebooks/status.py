@@ -19,11 +19,11 @@ scale = "by hand"
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown
-from iterative_retraining import plots
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.provenance import read_manifest
-from iterative_retraining.results import find_results, read_runs, scale_note
+from iterative_retraining.runs.provenance import read_manifest
+from iterative_retraining.runs.results import find_results, read_runs, scale_note
 from iterative_retraining.status import markdown, stale_note, status_table
+from iterative_retraining.studies import plots
 
 check_parameters(globals(), "run_dirs scale")
 run_dirs = run_dirs or find_results()

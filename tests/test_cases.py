@@ -2,10 +2,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from iterative_retraining import plots
 from iterative_retraining.datasets import load_dataset
-from iterative_retraining.metrics.cases import N_FEW, collapse_cases, measure_cases, noise_cases, verdicts
-from iterative_retraining.metrics.classifiers import ClassifierFeatures
+from iterative_retraining.metrics.features.classifiers import ClassifierFeatures
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.cases import N_FEW, collapse_cases, measure_cases, noise_cases, verdicts
 
 BETTER = {"fid": -1, "precision": 1, "recall": 1, "density": 1, "authenticity": 1, "copied": -1, "fld": -1}
 

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from iterative_retraining import comparisons, results
+from iterative_retraining.runs import results
+from iterative_retraining.studies.report import comparisons
 
 
 def test_arm_table_has_means_and_intervals(runs):

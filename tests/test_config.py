@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from iterative_retraining.config import ConfigError, RunConfig, check_device, init_identity
+from iterative_retraining.config import ConfigError, RunConfig, check_device
 from iterative_retraining.experiment import open_experiment
+from iterative_retraining.runs.origin import init_identity
 
 BAD = [
     ({"lam": -0.5}, r"lam = -0.5 is not allowed"),

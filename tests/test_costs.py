@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iterative_retraining.costs import Cost, cost_table, evaluations, forward_flops, retraining_cost
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
-from iterative_retraining.models.networks import Attention, UNetConfig
+from iterative_retraining.models.networks.ddpmpp import Attention, UNetConfig
+from iterative_retraining.studies.report.costs import Cost, cost_table, evaluations, forward_flops, retraining_cost
 
 
 class OneConvolution(nn.Module):

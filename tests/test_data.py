@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterative_retraining.data import TrainingSet, to_uint8, to_unit
+from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
 
 def test_every_grey_level_survives_scaling():

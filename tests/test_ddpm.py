@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from iterative_retraining.laws import LAWS
 from iterative_retraining.models.ddpm import DDPM, signal_levels
+from iterative_retraining.studies.toy2d.distributions import LAWS
 
 LAW = LAWS["eight_gaussians"]
 SHAPE = (3, 1, 4, 4)

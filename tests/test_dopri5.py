@@ -4,9 +4,9 @@ import torch
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
-from iterative_retraining.laws import LAWS
 from iterative_retraining.models.dopri5 import dopri5
 from iterative_retraining.models.process import wide
+from iterative_retraining.studies.toy2d.distributions import LAWS
 
 from conftest import exact_velocity
 

@@ -4,18 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from iterative_retraining.data import TrainingSet
-from iterative_retraining.ensembles import Ensemble, EnsembleConfig, MemberSchemes, MemberSets, retrain_together
-from iterative_retraining.laws import LAWS
-from iterative_retraining.metrics.plane import PlaneMetrics
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
-from iterative_retraining.models.members import PLANE_FAMILIES, ProcessMembers, SplineMembers
 from iterative_retraining.retrain import retrain
-from iterative_retraining.runs import MemoryRun
+from iterative_retraining.runs.directory import MemoryRun
 from iterative_retraining.schemes import FullySynthetic, Mix
 from iterative_retraining.seeding import stage_seed
+from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.ensembles import (
+    Ensemble,
+    EnsembleConfig,
+    MemberSchemes,
+    MemberSets,
+    retrain_together,
+)
+from iterative_retraining.studies.toy2d.members import PLANE_FAMILIES, ProcessMembers, SplineMembers
+from iterative_retraining.studies.toy2d.metrics import PlaneMetrics
+from iterative_retraining.training_set import TrainingSet
 
 SMALL = {
     "ddpm": ProcessMembers(DDPM(time_scale=0.004, n_steps=5, eta=1.0, clip=False), width=16, n_layers=2),

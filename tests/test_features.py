@@ -14,17 +14,17 @@ from iterative_retraining.config import ConfigError
 from iterative_retraining.datasets import FASHION_MNIST_FOLDERS, load_dataset
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import classifiers, pretrained
-from iterative_retraining.metrics.checks import WeightsError, check_images
-from iterative_retraining.metrics.classifiers import (
+from iterative_retraining.metrics.features import build_features, cached
+from iterative_retraining.metrics.features.checks import WeightsError, check_images
+from iterative_retraining.metrics.features.classifiers import (
     Classifier,
     ClassifierFeatures,
     accuracy,
     train_classifier,
     weights_file,
 )
-from iterative_retraining.metrics.features import build_features, cached
-from iterative_retraining.metrics.pretrained import INCEPTION, DinoFeatures, InceptionFeatures, WeightsFile
-from iterative_retraining.runs import read_floor
+from iterative_retraining.metrics.features.pretrained import INCEPTION, DinoFeatures, InceptionFeatures, WeightsFile
+from iterative_retraining.runs.directory import read_floor
 
 from conftest import TINY_RUN
 

@@ -13,16 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iterative_retraining import experiment, ffhq
+from iterative_retraining import experiment
 from iterative_retraining.config import ConfigError
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.datasets import DataError, load_dataset
+from iterative_retraining.datasets import ffhq64 as ffhq
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.locks import RunError
 from iterative_retraining.metrics.features import build_features, cached
 from iterative_retraining.models import build_model, resolve_options
-from iterative_retraining.models.networks import UNetConfig
-from iterative_retraining.provenance import data_sha256, read_manifest
+from iterative_retraining.models.networks.ddpmpp import UNetConfig
+from iterative_retraining.runs.locks import RunError
+from iterative_retraining.runs.provenance import data_sha256, read_manifest
+from iterative_retraining.training_set import TrainingSet
 
 PUBLISHED = ffhq.N_IMAGES
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)

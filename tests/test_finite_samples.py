@@ -2,8 +2,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from iterative_retraining import plots
-from iterative_retraining.finite_samples import (
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.finite_samples import (
     SCHEMES,
     contraction_rate,
     mean_variance,

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from iterative_retraining.config import RunConfig
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.fitting import Fit, TrainingConfig, flatten_parameters
 from iterative_retraining.models.flow_matching import FlowMatching
-from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.networks.ddpmpp import UNetConfig
 from iterative_retraining.models.training import NetworkModel
-from iterative_retraining.runs import FIT, Run
+from iterative_retraining.runs.directory import FIT, Run
+from iterative_retraining.training_set import TrainingSet
 
 NETWORK = UNetConfig(
     resolution=8, colours=1, channels=4, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(),

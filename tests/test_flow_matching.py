@@ -7,8 +7,8 @@ import torch
 from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
 from torchcfm.optimal_transport import OTPlanSampler
 
-from iterative_retraining.laws import LAWS
 from iterative_retraining.models.flow_matching import FlowMatching, couple, integrate
+from iterative_retraining.studies.toy2d.distributions import LAWS
 
 from conftest import exact_velocity
 

@@ -7,10 +7,10 @@ from diffusers import UNet2DModel
 from torchcfm.models.unet.unet import UNetModelWrapper
 
 from iterative_retraining.config import ConfigError, RunConfig
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models import build_model, resolve_options
-from iterative_retraining.models.foreign_networks import ADMConfig, DiffusersUNetConfig
+from iterative_retraining.models.networks.foreign import ADMConfig, DiffusersUNetConfig
+from iterative_retraining.training_set import TrainingSet
 
 SMALL = {"resolution": 8, "colours": 1, "channels": 32, "multipliers": (1, 2), "blocks_per_level": 1,
          "attention_resolutions": (4,), "head_channels": 16}  # fmt: skip

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.gaussian import (
     Gaussian,
     contraction,
@@ -15,6 +14,7 @@ from iterative_retraining.models.gaussian import (
 )
 from iterative_retraining.retrain import retrain
 from iterative_retraining.schemes import FullySynthetic, Mix
+from iterative_retraining.training_set import TrainingSet
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 100, 10_000])

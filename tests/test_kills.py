@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iterative_retraining.runs import read_ledger
+from iterative_retraining.runs.directory import read_ledger
 from iterative_retraining.status import run_status
 
 from conftest import ROOT, TINY_RUN, start_run, untimed

@@ -2,8 +2,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from iterative_retraining import plots
-from iterative_retraining.leaking import TV_COLLAPSED, simulate_leaks
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.leaking import TV_COLLAPSED, simulate_leaks
 
 
 @pytest.mark.parametrize("scheme", ["accumulate", "mix"])

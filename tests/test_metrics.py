@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from iterative_retraining.metrics import FeatureMetrics, ImageMetrics, Values, compare, likelihood
-from iterative_retraining.metrics.classifiers import ClassifierFeatures
 from iterative_retraining.metrics.distances import fid, fld, kid
+from iterative_retraining.metrics.features.classifiers import ClassifierFeatures
 from iterative_retraining.metrics.likelihood import fit_mixture
 from iterative_retraining.metrics.neighbours import neighbour_metrics
 from iterative_retraining.metrics.uncertainty import jackknife

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from iterative_retraining.models.networks import UNet, UNetConfig, embed_level
+from iterative_retraining.models.networks.ddpmpp import UNet, UNetConfig, embed_level
 
 CIFAR10 = UNetConfig()
 FFHQ64 = UNetConfig(resolution=64, multipliers=(1, 2, 2, 2), dropout=0.05)

@@ -97,8 +97,8 @@ def test_a_parameter_that_does_not_exist_fails_before_any_compute(tmp_path):
 
 
 def test_live_progress_is_for_terminals_and_open_kernels(monkeypatch, capsys):
-    from iterative_retraining.progress import ProgressDisplay, is_live
     from iterative_retraining.retrain import GenerationRecord
+    from iterative_retraining.runs.progress import ProgressDisplay, is_live
 
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert not is_live()
@@ -120,8 +120,8 @@ def test_live_progress_is_for_terminals_and_open_kernels(monkeypatch, capsys):
 def test_tensorboard_gets_every_number_of_a_generation(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from iterative_retraining.progress import ProgressDisplay, tensorboard_writer
     from iterative_retraining.retrain import GenerationRecord
+    from iterative_retraining.runs.progress import ProgressDisplay, tensorboard_writer
 
     with ProgressDisplay(4, live=False, log=tensorboard_writer(tmp_path, "run-1")) as progress:
         for t in (0, 1):
@@ -132,7 +132,7 @@ def test_tensorboard_gets_every_number_of_a_generation(tmp_path, capsys):
 
 
 def test_tensorboard_that_is_not_installed_is_said(monkeypatch, tmp_path):
-    from iterative_retraining.progress import tensorboard_writer
+    from iterative_retraining.runs.progress import tensorboard_writer
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="needs the package tensorboard: pip install tensorboard"):

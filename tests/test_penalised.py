@@ -5,12 +5,9 @@ import torch
 from scipy import stats
 from torch.func import grad
 
-from iterative_retraining import plots
-from iterative_retraining.families import LocationScale, Points
-from iterative_retraining.flows import FlowFamily, points_of_plane
-from iterative_retraining.laws import ARC
-from iterative_retraining.penalised import Retraining, lipschitz_at_least
-from iterative_retraining.theory import (
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.families import LocationScale, Points
+from iterative_retraining.studies.theory.fixed_point import (
     NotAMaximumError,
     curvatures,
     jacobian,
@@ -21,6 +18,9 @@ from iterative_retraining.theory import (
     ratios,
     retrain_exactly,
 )
+from iterative_retraining.studies.theory.flows import FlowFamily, points_of_plane
+from iterative_retraining.studies.theory.penalised import Retraining, lipschitz_at_least
+from iterative_retraining.studies.toy2d.distributions import ARC
 
 SKEWED = Points.of_density(stats.skewnorm(6).pdf, centre=0.5)
 LOGISTIC = LocationScale("logistic")

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from iterative_retraining.config import ConfigError
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.models import build_model, resolve_options
+from iterative_retraining.training_set import TrainingSet
 
 from conftest import ROOT
 from plan import Work, chains, main, makespan, work_left

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 import torch
 
-from iterative_retraining import plots
-from iterative_retraining.ensembles import EnsembleConfig
-from iterative_retraining.flows import points_of_plane
-from iterative_retraining.laws import ARC, LAWS, GaussianMixture
-from iterative_retraining.metrics.plane import NAMES, PlaneMetrics, ends_table
 from iterative_retraining.models.edm import EDM
-from iterative_retraining.models.members import ProcessMembers, SplineMembers
-from iterative_retraining.plane import PlaneStudy, score_errors
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.flows import points_of_plane
+from iterative_retraining.studies.toy2d.distributions import ARC, LAWS, GaussianMixture
+from iterative_retraining.studies.toy2d.ensembles import EnsembleConfig
+from iterative_retraining.studies.toy2d.members import ProcessMembers, SplineMembers
+from iterative_retraining.studies.toy2d.metrics import NAMES, PlaneMetrics, ends_table
+from iterative_retraining.studies.toy2d.study import PlaneStudy, score_errors
 
 EIGHT = LAWS["eight_gaussians"]
 ALL = {**LAWS, "arc": ARC}

@@ -42,11 +42,11 @@ def test_what_is_done_is_not_done_again_and_not_mixed(tmp_path, monkeypatch, cap
 
 
 def test_losses_are_kept_of_every_batch_and_do_not_change_the_weights():
-    from iterative_retraining.data import TrainingSet
     from iterative_retraining.models.edm import EDM
     from iterative_retraining.models.fitting import TrainingConfig
-    from iterative_retraining.models.networks import UNetConfig
+    from iterative_retraining.models.networks.ddpmpp import UNetConfig
     from iterative_retraining.models.training import NetworkModel
+    from iterative_retraining.training_set import TrainingSet
 
     network = UNetConfig(**precision.SHAPE, channels=4, dropout=0.0, augment_labels=0)
     config = TrainingConfig(network=network, n_images_initial=20, n_images_per_retraining=0, batch_size=8)

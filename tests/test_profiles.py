@@ -9,9 +9,10 @@ import papermill
 import pytest
 import yaml
 
-from iterative_retraining.config import ConfigError, RunConfig, init_identity
+from iterative_retraining.config import ConfigError, RunConfig
 from iterative_retraining.models import build_model
-from iterative_retraining.protocol import PUBLISHED, Retraining
+from iterative_retraining.runs.origin import init_identity
+from iterative_retraining.studies.report.protocol import PUBLISHED, Retraining
 
 from conftest import ROOT, untimed
 from execute import execute

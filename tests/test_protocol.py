@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from iterative_retraining import plots
 from iterative_retraining.models import resolve_options
-from iterative_retraining.models.networks import UNetConfig
-from iterative_retraining.protocol import (
+from iterative_retraining.models.networks.ddpmpp import UNetConfig
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.protocol import (
     CODE_BUDGET,
     FLAGS,
     PUBLISHED,

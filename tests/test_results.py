@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iterative_retraining import plots, results
-from iterative_retraining.runs import RunError
+from iterative_retraining.runs import results
+from iterative_retraining.runs.directory import RunError
+from iterative_retraining.studies import plots
 
 
 def test_ledgers_become_one_table(runs):

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.fitting import NonFiniteLossError
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.retrain import GenerationRecord, retrain
 from iterative_retraining.schemes import FullySynthetic, Mix
 from iterative_retraining.seeding import stage_seed
+from iterative_retraining.training_set import TrainingSet
 
 REAL = np.random.default_rng(0).normal(size=(40, 2))
 

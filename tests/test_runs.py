@@ -11,7 +11,7 @@ import pytest
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.runs import Run, RunError, read_ledger
+from iterative_retraining.runs.directory import Run, RunError, read_ledger
 
 from conftest import TINY_RUN, start_run, untimed
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.spline_flow import LEVEL, MaximumLikelihood, SplineFlowConfig
 from iterative_retraining.seeding import torch_seed
+from iterative_retraining.training_set import TrainingSet
 
 SMALL = {"n_transforms": 2, "width": 32, "batch_size": 64, "ema_halflife_images": 500}
 

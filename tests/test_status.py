@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from iterative_retraining import provenance
-from iterative_retraining.attempts import Terminated, bytes_needed
 from iterative_retraining.config import RunConfig
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models.fitting import NonFiniteLossError
 from iterative_retraining.models.gaussian import Gaussian
-from iterative_retraining.provenance import source_sha256, state_sha256
-from iterative_retraining.runs import Run, RunError, read_state
+from iterative_retraining.runs import provenance
+from iterative_retraining.runs.attempts import Terminated, bytes_needed
+from iterative_retraining.runs.directory import Run, RunError, read_state
+from iterative_retraining.runs.provenance import source_sha256, state_sha256
 from iterative_retraining.status import markdown, run_status, stale_note, status_table
 
 from conftest import TINY_RUN
@@ -70,7 +70,7 @@ def test_a_divergence_is_a_failure_with_its_message(tmp_path, monkeypatch):
         finish(tmp_path / "run")
     status = run_status(tmp_path / "run")
     assert status.state == "running"  # this process still holds the directory
-    from iterative_retraining.locks import unlock
+    from iterative_retraining.runs.locks import unlock
 
     unlock(tmp_path / "run")
     status = run_status(tmp_path / "run")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iterative_retraining.runs import read_ledger, read_state
-from iterative_retraining.team import Team, find_team
+from iterative_retraining.distributed import Team, find_team
+from iterative_retraining.runs.directory import read_ledger, read_state
 
 from conftest import TINY_EDM, untimed
 

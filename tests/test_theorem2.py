@@ -6,9 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
-from iterative_retraining import plots
-from iterative_retraining.families import LocationScale, Points
-from iterative_retraining.theorem2 import (
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.families import LocationScale, Points
+from iterative_retraining.studies.theory.fixed_point import NotAMaximumError, maximise
+from iterative_retraining.studies.theory.theorem2 import (
     Bound,
     Study,
     Tail,
@@ -20,7 +21,6 @@ from iterative_retraining.theorem2 import (
     three_errors,
     worst_tail,
 )
-from iterative_retraining.theory import NotAMaximumError, maximise
 
 SKEWED = stats.skewnorm(6)
 LAW = Points.of_density(SKEWED.pdf, centre=0.5)

@@ -4,9 +4,15 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from iterative_retraining import plots
-from iterative_retraining.families import GaussianFamily, LocationScale, Points, SharedVarianceMixture, sigma_points
-from iterative_retraining.theory import (
+from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.families import (
+    GaussianFamily,
+    LocationScale,
+    Points,
+    SharedVarianceMixture,
+    sigma_points,
+)
+from iterative_retraining.studies.theory.fixed_point import (
     NotAMaximumError,
     constants,
     curvatures,

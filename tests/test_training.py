@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from iterative_retraining.data import TrainingSet
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.fitting import (
@@ -15,8 +14,9 @@ from iterative_retraining.models.fitting import (
     shuffled_batches,
 )
 from iterative_retraining.models.flow_matching import FlowMatching
-from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.networks.ddpmpp import UNetConfig
 from iterative_retraining.models.training import NetworkModel
+from iterative_retraining.training_set import TrainingSet
 
 from edm_training import plain_training
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from iterative_retraining.laws import ARC
-from iterative_retraining.transport import wasserstein1, wasserstein1_of_laws
+from iterative_retraining.studies.toy2d.distributions import ARC
+from iterative_retraining.studies.toy2d.transport import wasserstein1, wasserstein1_of_laws
 
 
 def test_on_a_line_it_is_scipys_distance():

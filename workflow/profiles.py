@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-from iterative_retraining.config import ConfigError, RunConfig, check_count, init_identity, refuse_unknown
+from iterative_retraining.config import ConfigError, RunConfig, check_count, refuse_unknown
 from iterative_retraining.metrics.features import FEATURES
+from iterative_retraining.runs.origin import init_identity
 
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
 PATHS = ("init", "features_weights", "data_dir", "tensorboard_dir")

@@ -9,9 +9,9 @@ from typing import Any
 
 from iterative_retraining.config import ConfigError
 from iterative_retraining.models import resolve_options, without_added_later
-from iterative_retraining.provenance import read_manifest
 from iterative_retraining.retrain import N_PREVIEW
-from iterative_retraining.runs import read_config, read_floor, read_ledger
+from iterative_retraining.runs.directory import read_config, read_floor, read_ledger
+from iterative_retraining.runs.provenance import read_manifest
 from iterative_retraining.schemes import build_scheme
 
 # Options that change what a network learns or samples, but not how long a batch of either takes.

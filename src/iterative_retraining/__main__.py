@@ -17,8 +17,8 @@ import yaml
 
 from iterative_retraining.config import ConfigError
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.locks import RunError
-from iterative_retraining.progress import ProgressDisplay
+from iterative_retraining.runs.locks import RunError
+from iterative_retraining.runs.progress import ProgressDisplay
 
 
 def parameters(arguments: Sequence[str]) -> dict[str, Any]:

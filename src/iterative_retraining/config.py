@@ -7,11 +7,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from iterative_retraining.datasets import DATASETS
-from iterative_retraining.files import file_sha256
 from iterative_retraining.models import MODELS, resolve_options, without_added_later
 from iterative_retraining.schemes import SCHEMES
 
@@ -130,33 +128,3 @@ def check_device(device: str) -> str:
             "take device 'cpu' or 'auto'"
         )
     return str(device)
-
-
-def init_identity(init: str | Path) -> str:
-    """What names the weights that a run starts from: the run id of a run directory, or the SHA-256 of the file.
-
-    Raises ConfigError if ``init`` is neither a file, nor the folder of a diffusers model, nor a run directory with at
-    least one complete generation.
-    """
-    from iterative_retraining.models.pretrained import diffusers_weights
-    from iterative_retraining.protocol import where_from
-    from iterative_retraining.runs import RunError, read_config, read_ledger
-
-    path = Path(init)
-    if not path.exists():
-        raise ConfigError(
-            f"init = {str(init)!r} is no run directory and no file of weights: nothing is there{where_from(init)}"
-        )
-    weights = path if path.is_file() else diffusers_weights(path)
-    if weights is not None:
-        return f"{path.absolute().name}@sha256:{file_sha256(weights)}"
-    try:
-        config, rows = read_config(path), read_ledger(path)
-    except (OSError, RunError) as error:
-        raise ConfigError(
-            f"init = {str(init)!r} is no run directory and no file of weights, nor the folder of a diffusers model: "
-            f"{error}"
-        ) from error
-    if not rows:
-        raise ConfigError(f"init = {str(init)!r} holds no complete generation yet; finish that run first")
-    return f"{config['run_id']}@{rows[-1]['generation']}"

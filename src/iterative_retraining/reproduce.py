@@ -22,9 +22,9 @@ import torch
 
 from iterative_retraining.config import ConfigError, RunConfig, check_count
 from iterative_retraining.experiment import Experiment, open_experiment
-from iterative_retraining.provenance import add_reproduced, data_sha256, read_manifest, source_sha256
-from iterative_retraining.results import CRATE, software, write_crate
-from iterative_retraining.runs import RunError, read_config, read_ledger
+from iterative_retraining.runs.directory import RunError, read_config, read_ledger
+from iterative_retraining.runs.provenance import add_reproduced, data_sha256, read_manifest, source_sha256
+from iterative_retraining.runs.results import CRATE, software, write_crate
 
 HASHES = ("checkpoint_sha256", "samples_sha256")
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from iterative_retraining.data import TrainingSet
-from iterative_retraining.team import Team
+from iterative_retraining.distributed import Team
+from iterative_retraining.training_set import TrainingSet
 
 if TYPE_CHECKING:
-    from iterative_retraining.models.networks import NetworkConfig
+    from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 
 MODELS = ("edm", "flow_matching", "ddpm", "spline_flow", "gaussian")
 NETWORKS = ("ddpmpp", "adm", "diffusers")  # that a model with levels of noise can have
@@ -130,7 +130,7 @@ def build_model(
 ) -> Model:
     """The model called ``name`` for items of ``item_shape``, (H, W, C) for images, with resolved ``options``.
 
-    ``team``: the processes that work on this run, see `iterative_retraining.team`.
+    ``team``: the processes that work on this run, see `iterative_retraining.distributed`.
     """
     if name == "gaussian":
         from iterative_retraining.models.gaussian import Gaussian
@@ -157,8 +157,8 @@ def network_config(model: str, item_shape: tuple[int, ...], options: Mapping[str
 
 def network_configs() -> dict[str, type]:
     """The classes behind `NETWORKS`, by name."""
-    from iterative_retraining.models.foreign_networks import ADMConfig, DiffusersUNetConfig
-    from iterative_retraining.models.networks import UNetConfig
+    from iterative_retraining.models.networks.ddpmpp import UNetConfig
+    from iterative_retraining.models.networks.foreign import ADMConfig, DiffusersUNetConfig
 
     return dict(zip(NETWORKS, (UNetConfig, ADMConfig, DiffusersUNetConfig), strict=True))
 

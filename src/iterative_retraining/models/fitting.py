@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iterative_retraining.models.networks import NetworkConfig
+from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import check_choice, check_numbers
 from iterative_retraining.models.spline_flow import SplineFlowConfig
 from iterative_retraining.seeding import generator
@@ -46,7 +46,7 @@ class TrainingConfig:
     precision: "bfloat16" runs the network under autocast; weights, gradients, Adam and EMA stay float32
     compile: the network goes through torch.compile, for batches of one size
 
-    What a fit hands to the next is by default what it is in the published EDM route (`iterative_retraining.protocol`).
+    What a fit hands to the next is by default what it is in the published EDM route.
     """
 
     network: NetworkConfig

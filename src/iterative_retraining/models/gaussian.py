@@ -7,8 +7,8 @@ from typing import Self
 import numpy as np
 from scipy.special import gammaln, psi
 
-from iterative_retraining.data import TrainingSet, to_uint8, to_unit
 from iterative_retraining.seeding import generator, noise_by_index
+from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
 
 class Gaussian:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iterative_retraining.data import TrainingSet, to_uint8, to_unit
+from iterative_retraining.distributed import Team
 from iterative_retraining.models.augment import augment
 from iterative_retraining.models.fitting import (
     Arrays,
@@ -20,7 +20,7 @@ from iterative_retraining.models.fitting import (
 )
 from iterative_retraining.models.process import Net, Process
 from iterative_retraining.seeding import noise_by_index, reseed, stage_seed, torch_seed
-from iterative_retraining.team import Team
+from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
 CARRIED = "carried/"  # begins the names, in a state, of what one fit hands to the next beside the weights
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from iterative_retraining.models import network_config, resolve_options, tuples
 from iterative_retraining.models.fitting import carried_kinds
-from iterative_retraining.models.foreign_networks import ADMConfig
+from iterative_retraining.models.networks.foreign import ADMConfig
 from iterative_retraining.models.pretrained.ddpm import PretrainedDDPM, diffusers_weights, load_ddpm
 from iterative_retraining.models.pretrained.edm import PretrainedEDM, load_edm_pickle
 from iterative_retraining.models.pretrained.otcfm import PretrainedOTCFM, load_otcfm_checkpoint

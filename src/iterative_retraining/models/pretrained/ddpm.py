@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from iterative_retraining.models.ddpm import DDPM
-from iterative_retraining.models.foreign_networks import DiffusersUNetConfig, require
+from iterative_retraining.models.networks.foreign import DiffusersUNetConfig, require
 from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError, named_arrays, read_torch
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iterative_retraining.models.edm import EDM
-from iterative_retraining.models.networks import UNetConfig
+from iterative_retraining.models.networks.ddpmpp import UNetConfig
 from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError, named_arrays
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from iterative_retraining.models.flow_matching import FlowMatching
-from iterative_retraining.models.foreign_networks import ADMConfig
+from iterative_retraining.models.networks.foreign import ADMConfig
 from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError, named_arrays, read_torch
 
 

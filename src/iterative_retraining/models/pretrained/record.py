@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from iterative_retraining.models import network_configs
-from iterative_retraining.models.networks import NetworkConfig
+from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import Process
 
 FREE = ("resolution", "colours", "dropout")  # of a network's fields: the data decide two, and weights fit any dropout

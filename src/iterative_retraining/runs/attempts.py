@@ -1,0 +1,133 @@
+"""One attempt at a run, from its start to whatever ends it: disk, SIGTERM, memory, and what the manifest says."""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from iterative_retraining.runs.locks import RunError
+from iterative_retraining.runs.provenance import finish_attempt
+from iterative_retraining.retrain import N_PREVIEW
+from iterative_retraining.runs.directory import Run
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), as by a cluster that needs the machine."""
+
+
+def bytes_needed(
+    state: int, item: int, n_samples: int, n_retrain: int, history_length: int | None, keep_every: int
+) -> int:
+    """Bytes that a run of ``n_retrain`` retrainings takes at most, from those of its weights and of one item.
+
+    Weights: theta_0, the last, the next, and every ``keep_every``-th; ``n_samples`` samples of as many generations as
+    the scheme reads and of the next; previews, as if PNG did not compress them.
+    """
+    kept = n_retrain // keep_every if keep_every else 0
+    generations = n_retrain + 1 if history_length is None else min(history_length, n_retrain) + 1
+    return (3 + kept) * state + (generations * n_samples + (n_retrain + 1) * N_PREVIEW) * item
+
+
+def check_disk(run: Run, needed: int) -> None:
+    """Raises RunError, and gives the directory free, if its disk has less than ``needed`` bytes for what it holds and
+    will hold."""
+    held = sum(file.stat().st_size for file in run.path.iterdir() if file.is_file())
+    free = shutil.disk_usage(run.path).free
+    if free + held < needed:
+        run.close()
+        raise RunError(
+            f"{run.path} needs about {needed / 1e6:.1f} MB and its disk has {free / 1e6:.1f} MB free; free some space, "
+            "choose another run_dir, or keep fewer weights (keep_every)"
+        )
+
+
+@contextmanager
+def attempt(run: Run, n_retrain: int) -> Iterator[None]:
+    """Around the generations of a run: writes into its manifest how they ended, unless there was nothing to compute.
+
+    Turns SIGTERM into Terminated, which says what is kept, and memory that does not suffice into RunError.
+    """
+    if len(run.rows) > n_retrain:
+        yield
+        return
+    start = time.monotonic()
+
+    def finish(outcome: str, message: str) -> None:
+        finish_attempt(run, outcome, message, round(time.monotonic() - start, 3))
+
+    signals: list[str] = []
+    try:
+        with _watching_signals(run, signals):
+            yield
+    except BaseException as error:
+        ending = RunError(_out_of_memory(run, error)) if _is_out_of_memory(error) else error
+        try:
+            finish(*_told(ending, signals))
+        except RunError as second:  # a full disk takes no manifest either; what ended the attempt is what matters
+            ending.add_note(str(second))
+        if ending is error:
+            raise
+        raise ending from error
+    finish("complete", "")
+
+
+def _told(error: BaseException, signals: Sequence[str]) -> tuple[str, str]:
+    """The outcome and the message of an attempt that ``error`` ends.
+
+    signals: those that came, in words; between two generations they reach whoever asks for generations, and not us.
+    """
+    if isinstance(error, GeneratorExit):
+        return "stopped", signals[-1] if signals else "no more generations were asked for"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", str(error) or "interrupted from the keyboard"
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _watching_signals(run: Run, signals: list[str]) -> Iterator[None]:
+    """Turns SIGTERM into Terminated, and leaves SIGINT what it was; adds to ``signals``, in words, what came."""
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signals.append(f"stopped by SIGTERM in generation {len(run.rows)}; {_kept(run)}")
+        raise Terminated(signals[-1])
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.append("interrupted from the keyboard")
+        on_interrupt(number, frame)
+
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    if callable(on_interrupt):
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _kept(run: Run) -> str:
+    return f"{len(run.rows)} complete generations are kept, and the same command goes on from the last of them"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
+def _out_of_memory(run: Run, error: BaseException) -> str:
+    options = {
+        name: run.config.options[name] for name in ("batch_size", "sampling_batch_size") if name in run.config.options
+    }
+    now = ", ".join(f"{name} = {value}" for name, value in options.items())
+    way_out = f"a smaller one of {now} is another run; " if now else ""
+    return f"generation {len(run.rows)}: out of memory ({str(error).splitlines()[0]}); {way_out}{_kept(run)}"

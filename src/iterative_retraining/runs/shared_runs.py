@@ -1,0 +1,49 @@
+"""A run directory for a team of processes: the first writes, the others read what it wrote."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iterative_retraining.config import RunConfig
+from iterative_retraining.runs.directory import History, Run, read_fit, read_ledger, read_state
+from iterative_retraining.distributed import Team
+
+
+class SharedRun:
+    """The interface of `Run` in every process of ``team``; ``run`` is the opened directory in the first, else None.
+
+    All processes call all methods; each returns when the first has written.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, team: Team, run: Run | None) -> None:
+        self.path, self.config, self.team, self.run = path, config, team, run
+        team.wait()
+        self.rows: list[dict[str, Any]] = read_ledger(path)
+
+    @property
+    def history(self) -> Sequence[np.ndarray]:
+        """See `Run.history`."""
+        return History(self)
+
+    def load_state(self) -> dict[str, np.ndarray]:
+        """The weights of the last complete generation."""
+        return read_state(self.path)
+
+    def load_fit(self, seed: int) -> dict[str, np.ndarray] | None:
+        """See `read_fit`."""
+        return read_fit(self.path, seed)
+
+    def save_fit(self, seed: int, state: Mapping[str, np.ndarray]) -> None:
+        """See `Run.save_fit`."""
+        if self.run is not None:
+            self.run.save_fit(seed, state)
+        self.team.wait()
+
+    def commit(self, *generation: Any) -> None:
+        """See `Run.commit`."""
+        if self.run is not None:
+            self.run.commit(*generation)
+        self.team.wait()
+        self.rows = read_ledger(self.path)

@@ -1,0 +1,59 @@
+"""Figures: drawn here and nowhere else, from what was computed before. Nothing is computed here."""
+
+from iterative_retraining.studies.plots.gaussian import (
+    decay_by_dimension,
+    shares_collapsed,
+    std_bands,
+    std_laws,
+    two_distributions,
+    variance_by_lam,
+    variance_by_weight,
+    variances_over_time,
+)
+from iterative_retraining.studies.plots.metrics import bias_in_n, metrics_against, verdict_map
+from iterative_retraining.studies.plots.plane import density_panels, lines_by_arm
+from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
+from iterative_retraining.studies.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
+from iterative_retraining.studies.plots.slider import frames_slider
+from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage
+from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
+from iterative_retraining.studies.plots.theory import (
+    distances_over_time,
+    output_distances,
+    rate_panels,
+    stacked_errors,
+    tail_panels,
+)
+
+__all__ = [
+    "FLOOR_COLOUR",
+    "arm_style",
+    "attempts_by_run",
+    "bias_in_n",
+    "decay_by_dimension",
+    "density_panels",
+    "distances_over_time",
+    "family_curves",
+    "frames_slider",
+    "image_rows",
+    "lines_by_arm",
+    "metrics_against",
+    "mosaic",
+    "output_distances",
+    "protocol_panels",
+    "quality_curves",
+    "rate_panels",
+    "reach_by_budget",
+    "sample_grid",
+    "seconds_by_stage",
+    "shares_collapsed",
+    "stacked_errors",
+    "std_bands",
+    "std_laws",
+    "tail_panels",
+    "two_distributions",
+    "variance_by_lam",
+    "variance_by_weight",
+    "variances_over_time",
+    "verdict_map",
+]

@@ -1,0 +1,93 @@
+"""Figures of runs of Algorithm 1: metrics against retrainings, grids of samples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
+from iterative_retraining.studies.report.comparisons import LABELS
+
+
+def quality_curves(
+    runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[str] = ("fid", "precision", "recall")
+) -> Figure:
+    """Each metric against the number of retrainings, one curve an arm: the mean over seeds, the band their range.
+
+    The grey band is the real-vs-real floor: mean and 2.5 to 97.5 % of random halvings.
+    """
+    return family_curves({"": runs}, floor, metrics)
+
+
+def family_curves(by_family: Mapping[str, pd.DataFrame], floor: Mapping[str, Any], metrics: Sequence[str]) -> Figure:
+    """`quality_curves` with a row for each family of models."""
+    shape = (len(by_family), len(metrics))
+    figure, axes = plt.subplots(*shape, figsize=(2.9 * shape[1], 2.4 * shape[0] + 0.7), squeeze=False, sharex=True)
+    figure.set_layout_engine("constrained")
+    for axis_row, (family, runs) in zip(axes, by_family.items(), strict=True):
+        for axis, metric in zip(axis_row, metrics, strict=True):
+            _curves(axis, runs, floor, metric)
+        axis_row[0].set_ylabel(f"{family}\n{axis_row[0].get_ylabel()}".strip())
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: str) -> None:
+    low, high = np.quantile(floor[metric], [0.025, 0.975])
+    axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
+    axis.axhline(float(np.mean(floor[metric])), color="0.5", linewidth=0.8, zorder=1, label="real vs real")
+    for arm, table in _arms(runs):
+        look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **arm_style(*arm)}
+        sns.lineplot(table, x="generation", y=metric, ax=axis, **look)
+    axis.set(xlabel="retrainings", ylabel=LABELS.get(metric, metric))
+    axis.legend().remove()
+
+
+def _arms(runs: pd.DataFrame) -> list[tuple[tuple[str, float | None], pd.DataFrame]]:
+    """The runs of each arm, fully synthetic first, then by lambda."""
+    groups = runs.assign(lam=runs.lam.fillna(-1.0)).groupby(["lam", "scheme"], sort=True)
+    return [((scheme, None if lam < 0 else lam), table) for (lam, scheme), table in groups]
+
+
+def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[int]) -> Figure:
+    """Mosaics of 4 x 4 samples: a row per arm (label and previews (T, 16, H, W[, C])), a column per generation."""
+    figure, axes = plt.subplots(
+        len(rows),
+        len(generations),
+        figsize=(1.7 * len(generations), 1.8 * len(rows)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis_row, (label, previews) in zip(axes, rows, strict=True):
+        axis_row[0].set_ylabel(label)
+        for axis, generation in zip(axis_row, generations, strict=True):
+            axis.imshow(mosaic(previews[generation]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+    for axis, generation in zip(axes[0], generations, strict=True):
+        axis.set_title(f"{generation} retrainings", fontsize=9)
+    return figure
+
+
+def mosaic(images: np.ndarray) -> np.ndarray:
+    """16 images (16, H, W[, C]) as one of 4 x 4 tiles with grey lines between them, (4 H + 3, 4 W + 3[, C])."""
+    _, height, width, *colours = images.shape
+    margins = [(0, 0), (0, 1), (0, 1), *[(0, 0)] * len(colours)]
+    tiles = np.pad(images, margins, constant_values=110).reshape(4, 4, height + 1, width + 1, *colours)
+    return tiles.swapaxes(1, 2).reshape(4 * (height + 1), 4 * (width + 1), *colours)[:-1, :-1]
+
+
+def image_rows(sets: Mapping[str, np.ndarray], n: int = 16) -> Figure:
+    """The first ``n`` images of each set, uint8 (N, H, W, C), a row per set, its name on the left."""
+    figure, axes = plt.subplots(len(sets), 1, figsize=(0.5 * n + 1.5, 0.55 * len(sets)), layout="constrained")
+    for axis, (name, images) in zip(np.atleast_1d(axes), sets.items(), strict=True):
+        strip = np.concatenate(list(np.pad(images[:n], [(0, 0), (0, 0), (0, 1), (0, 0)], constant_values=110)), axis=1)
+        axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure

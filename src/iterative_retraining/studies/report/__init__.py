@@ -1,0 +1,1 @@
+"""Tables and comparisons of runs, what flags imply, what a retraining costs."""

@@ -1,0 +1,272 @@
+"""Many small models at once: all seeds and arms of a study in the plane train and sample as one batched computation.
+
+One network in the plane is too small to keep a processor busy. An `Ensemble` is M of them behind the Model protocol:
+items are (M, 2), seeds are tuples with one seed for each member, and each member draws exactly the numbers that its own
+seed gives, whatever the others. Algorithm 1 itself is `iterative_retraining.retrain.retrain`, as for one model.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iterative_retraining.metrics import Metric
+from iterative_retraining.models.process import check_numbers
+from iterative_retraining.models.training import shuffled_batches
+from iterative_retraining.retrain import GenerationRecord, retrain
+from iterative_retraining.runs.directory import MemoryRun
+from iterative_retraining.schemes import Scheme
+from iterative_retraining.seeding import generator, noise_by_index, stage_seed
+from iterative_retraining.studies.toy2d.members import Members, Weights
+from iterative_retraining.training_set import TrainingSet
+
+STEPS_DRAWN_AT_ONCE = 64
+Seeds = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """What the members are and how they train. Budgets count points shown to a member.
+
+    The moving average of the weights becomes the next fit's start. Where the members couple noise and data, they do so
+    within groups of ``coupled`` points of a batch: an exact assignment of 256 takes as long as all else in a step.
+    """
+
+    members: Members
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    ema_halflife_points: int = 5_000
+    n_points_initial: int = 1_000_000
+    n_points_per_retraining: int = 12_800
+    warm_start: bool = True
+    coupled: int = 64
+
+    def __post_init__(self) -> None:
+        counts = ("batch_size", "n_points_initial", "n_points_per_retraining", "coupled")
+        check_numbers(self, counts=counts, positive=("learning_rate", "ema_halflife_points"))
+
+
+@dataclass(frozen=True)
+class MemberSets:
+    """D_t of an ensemble: one training set of points (n, 2) for each member."""
+
+    sets: tuple[TrainingSet, ...]
+
+    @property
+    def n_real(self) -> tuple[int, ...]:
+        """By member."""
+        return tuple(data.n_real for data in self.sets)
+
+    @property
+    def n_synthetic(self) -> tuple[int, ...]:
+        """By member."""
+        return tuple(data.n_synthetic for data in self.sets)
+
+
+@dataclass(frozen=True)
+class MemberSchemes:
+    """The scheme of an ensemble: one for each member."""
+
+    schemes: tuple[Scheme, ...]
+
+    @property
+    def history_length(self) -> int | None:
+        """The longest."""
+        lengths = [scheme.history_length for scheme in self.schemes]
+        return None if None in lengths else max(lengths)
+
+    def n_samples(self, n_real: int) -> int:
+        """The most that any member needs."""
+        return max(scheme.n_samples(n_real) for scheme in self.schemes)
+
+    def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: Seeds) -> MemberSets:
+        """D_t of each member, from real data (n, M, 2) and samples (n, M, 2)."""
+        return MemberSets(
+            tuple(
+                scheme.training_set(real[:, i], _OfMember(history, i), seed=own)
+                for i, (scheme, own) in enumerate(zip(self.schemes, seed, strict=True))
+            )
+        )
+
+
+class _OfMember(Sequence):
+    """The samples of one member, by generation."""
+
+    def __init__(self, history: Sequence[np.ndarray], member: int) -> None:
+        self.history, self.member = history, member
+
+    def __len__(self) -> int:
+        return len(self.history)
+
+    def __getitem__(self, generation: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(generation, slice):
+            return [samples[:, self.member] for samples in self.history[generation]]
+        return self.history[generation][:, self.member]
+
+
+class Ensemble:
+    """M models behind the Model protocol. ``stopped[i]`` says why member i no longer trains, "" while it does."""
+
+    def __init__(self, config: EnsembleConfig, n_members: int) -> None:
+        self.config, self.stopped = config, [""] * n_members
+        self.weights: Weights = {}
+        self.n_fits = 0
+
+    def __len__(self) -> int:
+        return len(self.stopped)
+
+    def take(self, rows: Sequence[int]) -> "Ensemble":
+        """An ensemble of copies of the members ``rows``, which may repeat."""
+        other = Ensemble(self.config, len(rows))
+        other.weights = {name: w[list(rows)].clone() for name, w in self.weights.items()}
+        other.stopped, other.n_fits = [self.stopped[i] for i in rows], self.n_fits
+        return other
+
+    def fit(
+        self, data: MemberSets | TrainingSet, *, seed: Seeds, progress: Callable[[int, int], None] | None = None
+    ) -> Self:
+        """Trains member i on its own set with the numbers of ``seed[i]``; of a TrainingSet of items (M, 2), on item i.
+
+        The first fit, and every fit unless ``warm_start``, starts from random weights and shows ``n_points_initial``
+        points; any other goes on for ``n_points_per_retraining``. A member whose loss is not finite stops where it was;
+        `stopped` names the fit, the step and the last finite loss; the others go on.
+        """
+        config, afresh = self.config, not self.weights or not self.config.warm_start
+        if afresh:
+            self._new_weights(seed)
+        n_points = config.n_points_initial if afresh else config.n_points_per_retraining
+        weights = [w.requires_grad_() for w in self.weights.values()]
+        adam = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
+        ema, last = [w.detach().clone() for w in weights], [math.nan] * len(self)
+        n_seen = 0
+        for step, (x, number, noise) in enumerate(self._batches(_points(data, len(self)), seed, n_points)):
+            losses = config.members.errors(self.weights, x, number, noise).flatten(1).mean(dim=1)
+            adam.zero_grad()
+            losses.sum().backward()  # the weights of a member enter its own loss alone
+            self._stop_where_not_finite(losses.tolist(), last, step)
+            self._step(adam, weights)
+            n_seen += x.shape[1]
+            halflife = min(config.ema_halflife_points, 0.05 * n_seen) if afresh else config.ema_halflife_points
+            torch._foreach_lerp_(ema, [w.detach() for w in weights], 1 - 0.5 ** (config.batch_size / halflife))
+            if progress is not None:
+                progress(n_seen, n_points)
+        self.weights, self.n_fits = dict(zip(self.weights, ema, strict=True)), self.n_fits + 1
+        return self
+
+    def _new_weights(self, seeds: Seeds) -> None:
+        own = [self.config.members.new_weights(stage_seed(seed, 0, "weights")) for seed in seeds]
+        new = {name: torch.stack([weights[name] for weights in own]) for name in own[0]}
+        stopped = [i for i, reason in enumerate(self.stopped) if reason]
+        for name, old in self.weights.items():
+            new[name][stopped] = old[stopped]
+        self.weights = new
+
+    def _batches(
+        self, points: Sequence[Tensor], seeds: Seeds, n_points: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """x (M, B, 2), number (M, B) and noise (M, B, 2) of every step; a member's are of its seed and data alone."""
+        config = self.config
+        orders = [
+            shuffled_batches(len(own), n_points, config.batch_size, stage_seed(seed, 0, "order"))
+            for own, seed in zip(points, seeds, strict=True)
+        ]
+        rngs = [generator(stage_seed(seed, 0, "noise")) for seed in seeds]
+        for start in range(0, n_points, config.batch_size * STEPS_DRAWN_AT_ONCE):
+            shape = (STEPS_DRAWN_AT_ONCE, config.batch_size, 3)
+            drawn = torch.from_numpy(np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs], axis=1))
+            for numbers in drawn[: -(-(n_points - start) // config.batch_size)]:
+                rows = [torch.from_numpy(next(order)) for order in orders]
+                x = torch.stack([own[r] for own, r in zip(points, rows, strict=True)])
+                numbers = numbers[:, : x.shape[1]]
+                yield x, numbers[..., 0], config.members.pair(x, numbers[..., 1:], config.coupled)
+
+    def _stop_where_not_finite(self, losses: list[float], last: list[float], step: int) -> None:
+        for i, loss in enumerate(losses):
+            if math.isfinite(loss):
+                last[i] = loss
+            elif not self.stopped[i]:
+                self.stopped[i] = (
+                    f"fit {self.n_fits}: the loss is {loss} at step {step}; the last finite loss was {last[i]:.6g}"
+                )
+
+    def _step(self, adam: torch.optim.Optimizer, weights: list[Tensor]) -> None:
+        rows = [i for i, reason in enumerate(self.stopped) if reason]
+        kept = [w.detach()[rows].clone() for w in weights] if rows else []
+        adam.step()
+        for w, old in zip(weights, kept, strict=False):
+            w.data[rows] = old
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: Seeds) -> np.ndarray:
+        """``n`` points of each member, (n, M, 2), NaN where it has stopped; point j of member i depends on
+        ``(seed[i], j)`` and its weights."""
+
+        def draw(k: int) -> Tensor:
+            own = [noise_by_index(stage_seed(s, k, "step") if k else s, range(n), (2,)) for s in seed]
+            return torch.from_numpy(np.stack(own))
+
+        points = self.config.members.sample(self.weights, draw).double()
+        points[[bool(reason) for reason in self.stopped]] = math.nan
+        return points.transpose(0, 1).contiguous().numpy()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The weights, (M, ...) each; the number of fits; why members have stopped, as the bytes of a JSON list."""
+        stopped = np.frombuffer(json.dumps(self.stopped).encode(), dtype=np.uint8)
+        weights = {name: w.detach().numpy().copy() for name, w in self.weights.items()}
+        return weights | {"n_fits": np.array([self.n_fits]), "stopped": stopped}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `state_dict`."""
+        state = {name: np.array(array) for name, array in state.items()}
+        self.n_fits, self.stopped = int(state.pop("n_fits")[0]), json.loads(state.pop("stopped").tobytes())
+        self.weights = {name: torch.from_numpy(array) for name, array in state.items()}
+
+
+def _points(data: MemberSets | TrainingSet, n_members: int) -> list[Tensor]:
+    """The points (N, 2) of each member, float32."""
+    own = [d.array() for d in data.sets] if isinstance(data, MemberSets) else [*data.array().swapaxes(0, 1)]
+    if len(own) != n_members:
+        raise ValueError(f"{n_members} members need as many sets of data, got {len(own)}")
+    return [torch.from_numpy(points).float() for points in own]
+
+
+def retrain_together(
+    config: EnsembleConfig,
+    arms: Sequence[tuple[Scheme, int]],
+    real: np.ndarray,
+    metrics: Sequence[Metric],
+    *,
+    n_retrain: int,
+    run: MemoryRun | None = None,
+) -> tuple[Ensemble, Iterator[GenerationRecord]]:
+    """Algorithm 1 for all ``arms``, pairs of scheme and seed, with real data (n, M, 2): the ensemble and its records.
+
+    theta_0 is trained once a seed, on the real data of the first arm that has it, and shared by all its arms.
+    Raises ValueError if ``real`` is not of M arms, or for no arms.
+    """
+    if not arms or real.shape[1:] != (len(arms), 2):
+        raise ValueError(f"{len(arms)} arms need real data of shape (n, {len(arms)}, 2), got {real.shape}")
+    seeds = tuple(seed for _, seed in arms)
+    first = {seed: seeds.index(seed) for seed in seeds}
+    start = Ensemble(config, len(first))
+    fit_seeds = stage_seed(tuple(first), 0, "fit")
+    start.fit(TrainingSet.of(real[:, list(first.values())]), seed=fit_seeds)
+    initial = start.take([list(first).index(seed) for seed in seeds])
+    ensemble = Ensemble(config, len(arms))
+    schemes = MemberSchemes(tuple(scheme for scheme, _ in arms))
+    records = retrain(
+        ensemble,
+        real,
+        schemes,
+        metrics,
+        n_retrain=n_retrain,
+        seed=seeds,
+        run=run,
+        initial_state=initial.state_dict(),
+    )
+    return ensemble, records
