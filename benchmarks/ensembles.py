@@ -43,7 +43,7 @@ def plain_run(config: EnsembleConfig, data: torch.Tensor, n_points: int) -> None
     adam = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
     for _ in range(n_points // config.batch_size):
         x = data[torch.randint(len(data), (config.batch_size,))]
-        errors = config.members.process.errors(net, x, torch.randn(len(x)), torch.randn_like(x))
+        errors = config.members.process.loss_terms(net, x, torch.randn(len(x)), torch.randn_like(x))
         loss = errors.mean()
         adam.zero_grad()
         loss.backward()

@@ -69,8 +69,8 @@ def test_hash_depends_on_what_decides_the_numbers_and_on_nothing_else():
     assert RunConfig(lam=1).hash == RunConfig(lam=1.0).hash
     assert RunConfig(scheme="fully_synthetic", lam=0.1).hash == RunConfig(scheme="fully_synthetic", lam=0.9).hash
     assert RunConfig(init="x@0", n_images_initial=1).hash == RunConfig(init="x@0", n_images_initial=2).hash
-    afresh = {"init": "x@0", "options": {"warm_start": False}}  # every refit then has the budget of theta_0
-    assert RunConfig(**afresh, n_images_initial=1).hash != RunConfig(**afresh, n_images_initial=2).hash
+    from_scratch = {"init": "x@0", "options": {"warm_start": False}}  # every refit then has the budget of theta_0
+    assert RunConfig(**from_scratch, n_images_initial=1).hash != RunConfig(**from_scratch, n_images_initial=2).hash
 
 
 def test_run_id_reads_and_ends_in_the_hash():

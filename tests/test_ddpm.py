@@ -71,14 +71,14 @@ def test_ancestral_sampling_is_that_of_diffusers_step_by_step(clip, monkeypatch)
 
 def test_noised_items_are_those_of_diffusers():
     process, theirs = DDPM(), DDPMScheduler(beta_start=1e-4, beta_end=0.02)
-    x, noise, number = gaussians(2, *SHAPE), gaussians(3, *SHAPE), torch.tensor([-8.0, 0.1, 8.0]).double()
+    x, noise, level_noise = gaussians(2, *SHAPE), gaussians(3, *SHAPE), torch.tensor([-8.0, 0.1, 8.0]).double()
     seen = {}
 
     def net(x_t, t):
         seen["x_t"], seen["t"] = x_t, t
         return torch.zeros_like(x_t)
 
-    errors = process.errors(net, x, number, noise)
+    errors = process.loss_terms(net, x, level_noise, noise)
     np.testing.assert_array_equal(seen["t"], [0, 539, 999])
     torch.testing.assert_close(seen["x_t"], theirs.add_noise(x, noise, seen["t"].long()), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(errors, noise.square())

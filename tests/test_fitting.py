@@ -37,7 +37,7 @@ def gradients(net: torch.nn.Module, n: int) -> list[list[torch.Tensor]]:
 
 
 def fitted(net, flat, config, steps, carried):
-    fit = Fit(net, flat, config, afresh=False, carried=carried)
+    fit = Fit(net, flat, config, from_scratch=False, carried=carried)
     for step in steps:
         for p, gradient in zip(net.parameters(), step, strict=True):
             p.grad.copy_(gradient)
@@ -82,10 +82,10 @@ def test_by_default_a_fit_is_handed_nothing_but_the_ema():
 
 def test_the_ramp_begins_anew_in_every_retraining_or_belongs_to_theta_0():
     config = replace(CONFIG, learning_rate=0.5, lr_rampup_images=1000)
-    assert [config.rate(n, afresh=False) for n in (100, 1000, 5000)] == [0.05, 0.5, 0.5]
+    assert [config.rate(n, from_scratch=False) for n in (100, 1000, 5000)] == [0.05, 0.5, 0.5]
     intended = replace(config, restart_ramp=False)
-    assert [intended.rate(n, afresh=False) for n in (100, 5000)] == [0.5, 0.5]
-    assert intended.rate(100, afresh=True) == 0.05
+    assert [intended.rate(n, from_scratch=False) for n in (100, 5000)] == [0.5, 0.5]
+    assert intended.rate(100, from_scratch=True) == 0.05
 
 
 class Killed(Exception):

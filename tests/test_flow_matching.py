@@ -53,24 +53,24 @@ def test_the_exact_velocity_takes_noise_to_the_law(solver):
 
 
 def test_the_loss_is_least_at_the_exact_velocity():
-    x, noise, number = torch.from_numpy(LAW.sample(20_000, seed=2)), gaussians(1, 20_000, 2), torch.tensor(0.25)
-    numbers = number.double().expand(20_000)
-    best = PLAIN.errors(velocity, x, numbers, noise).mean()
+    x, noise, level_noise = torch.from_numpy(LAW.sample(20_000, seed=2)), gaussians(1, 20_000, 2), torch.tensor(0.25)
+    numbers = level_noise.double().expand(20_000)
+    best = PLAIN.loss_terms(velocity, x, numbers, noise).mean()
     for shift in (-0.3, 0.3):
-        worse = PLAIN.errors(lambda p, s, shift=shift: velocity(p, s) + shift, x, numbers, noise).mean()
+        worse = PLAIN.loss_terms(lambda p, s, shift=shift: velocity(p, s) + shift, x, numbers, noise).mean()
         torch.testing.assert_close(worse - best, torch.tensor(0.09).double(), atol=0.02, rtol=0)
 
 
 def test_paths_and_targets_are_those_of_torchcfm():
-    x, noise, number = gaussians(2, 6, 3, 4, 4), gaussians(3, 6, 3, 4, 4), gaussians(4, 6)
+    x, noise, level_noise = gaussians(2, 6, 3, 4, 4), gaussians(3, 6, 3, 4, 4), gaussians(4, 6)
     seen = {}
 
     def net(x_t, level):
         seen["x_t"], seen["level"] = x_t, level
         return torch.zeros_like(x_t)
 
-    errors = replace(PLAIN, time_scale=1000.0).errors(net, x, number, noise)
-    t = torch.special.ndtr(number)
+    errors = replace(PLAIN, time_scale=1000.0).loss_terms(net, x, level_noise, noise)
+    t = torch.special.ndtr(level_noise)
     _, x_t, target = ConditionalFlowMatcher(sigma=0.0).sample_location_and_conditional_flow(noise, x, t)
     torch.testing.assert_close(seen["x_t"], x_t)
     torch.testing.assert_close(seen["level"], 1000 * t)
@@ -89,9 +89,9 @@ def test_the_coupling_is_the_plan_of_torchcfm():
     x, noise = gaussians(7, 32, 1, 4, 4), gaussians(8, 32, 1, 4, 4)
     plan = torch.from_numpy(OTPlanSampler(method="exact").get_map(noise, x))  # (noise, x), 1 / 32 where paired
     torch.testing.assert_close(
-        torch.tensordot(plan.T * 32, noise, dims=1), FlowMatching().pair(x[None], noise[None])[0]
+        torch.tensordot(plan.T * 32, noise, dims=1), FlowMatching().couple_noise(x[None], noise[None])[0]
     )
-    assert PLAIN.pair(x, noise) is noise
+    assert PLAIN.couple_noise(x, noise) is noise
 
 
 def test_groups_are_coupled_apart_and_one_that_is_not_finite_stays_as_it_is():

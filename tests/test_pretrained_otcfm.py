@@ -160,7 +160,7 @@ def test_training_goes_on_with_the_raw_weights_and_moments_of_the_file_as_torchs
     model = build_model("flow_matching", (8, 8, 1), options, n_images_initial=0, n_images_per_retraining=0)
     given = {"model": "flow_matching", "dataset": "digits", "item_shape": (8, 8, 1)}
     model.load_state_dict(state_that_fits(path, options=options, **given))
-    fit = Fit(model.net, model._flat, model.config, afresh=False, carried=model._carried)
+    fit = Fit(model.net, model._flat, model.config, from_scratch=False, carried=model._carried)
     theirs = nets["net_model"]
     adam = torch.optim.Adam(theirs.parameters())
     adam.load_state_dict(torch.load(path, weights_only=True)["optim"])
@@ -174,7 +174,7 @@ def test_training_goes_on_with_the_raw_weights_and_moments_of_the_file_as_torchs
     for name, p in theirs.named_parameters():
         torch.testing.assert_close(ours[name], p)
     ema, after = load_otcfm_checkpoint(path, network=NETWORK).state, fit.state()
-    decay = model.config.ema_decay(128, 128, afresh=False)
+    decay = model.config.ema_decay(128, 128, from_scratch=False)
     for name, start in ema.items():
         expected = decay * start + (1 - decay) * after[f"raw/{name}"]
         np.testing.assert_allclose(after[f"ema/{name}"], expected, rtol=1e-5, atol=1e-6)

@@ -97,9 +97,9 @@ def test_rates_and_memory_are_those_of_our_training(retraining):
         **{name: getattr(retraining, name) for name in flags},
     )
     batch, n_seen = 250, np.arange(250, 1_000_001, 250)
-    rates = [config.rate(int(n), afresh=False) / config.learning_rate for n in n_seen]
+    rates = [config.rate(int(n), from_scratch=False) / config.learning_rate for n in n_seen]
     np.testing.assert_allclose(retraining.rate(n_seen), rates, rtol=1e-12)
-    decays = [config.ema_decay(batch, int(n), afresh=False) for n in n_seen]
+    decays = [config.ema_decay(batch, int(n), from_scratch=False) for n in n_seen]
     np.testing.assert_allclose(retraining.memory(n_seen), np.cumprod(decays), rtol=1e-9)
 
 
@@ -158,8 +158,8 @@ def test_labels_tell_how_a_run_retrains():
     options = resolve_options("edm", "cifar10", {"lr_rampup_images": 10_000_000})
     identity = {"model": "edm", "n_images_per_retraining": 1_000_000, "options": options, "latents": "fixed"}
     assert family_label(identity) == "edm\npeak rate 10 %\nold EMA 25 %\nfixed latents"
-    afresh = identity | {"options": options | {"warm_start": False}}
-    assert family_label(afresh) == "edm\nfrom scratch"
+    from_scratch = identity | {"options": options | {"warm_start": False}}
+    assert family_label(from_scratch) == "edm\nfrom scratch"
     assert family_label({"model": "gaussian", "n_images_per_retraining": None, "options": {}}) == "gaussian"
 
 

@@ -50,7 +50,7 @@ def test_the_loss_spreads_pixels_over_their_level():
             return x.sum(dim=1)
 
     x, noise = torch.zeros(2000, 1, 2, 2), torch.from_numpy(np.random.default_rng(0).standard_normal((2000, 1, 2, 2)))
-    errors = MaximumLikelihood().errors(Net(), x, torch.zeros(2000), noise)
+    errors = MaximumLikelihood().loss_terms(Net(), x, torch.zeros(2000), noise)
     torch.testing.assert_close(errors, -seen[0].sum(dim=1) / 4)
     assert seen[0].abs().max() <= LEVEL / 2
     np.testing.assert_allclose(seen[0].std(), LEVEL / np.sqrt(12), rtol=0.02)

@@ -88,7 +88,7 @@ def test_two_processes_go_on_with_a_run_directory(both, tmp_path):
 
 def test_shares_are_everything_once():
     for n in (0, 1, 7, 256):
-        parts = [list(range(n))[Team(rank, 3).share(n)] for rank in range(3)]
+        parts = [list(range(n))[Team(rank, 3).shard(n)] for rank in range(3)]
         assert list(itertools.chain(*parts)) == list(range(n))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

@@ -150,8 +150,8 @@ def test_non_finite_loss_names_step_and_last_finite_value(digits):
 
 def test_ema_decay_is_one_half_after_a_half_life():
     config = replace(CONFIG, ema_halflife_images=1000)
-    assert config.ema_decay(1000, 5000, afresh=False) == pytest.approx(0.5)
-    assert config.ema_decay(50, 1000, afresh=True) == pytest.approx(0.5)  # 5 % of 1000 images
+    assert config.ema_decay(1000, 5000, from_scratch=False) == pytest.approx(0.5)
+    assert config.ema_decay(50, 1000, from_scratch=True) == pytest.approx(0.5)  # 5 % of 1000 images
 
 
 @pytest.mark.parametrize(

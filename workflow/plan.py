@@ -87,8 +87,8 @@ def _images_of_fit(config: RunConfig, generation: int, n: int) -> int:
     if config.model == "gaussian":  # sees every datum once
         synthetic = build_scheme(config.scheme, config.lam).n_samples(n) if generation else 0
         return synthetic if generation and config.scheme == "fully_synthetic" else n + synthetic
-    afresh = generation == 0 or not config.options["warm_start"]
-    return config.n_images_initial if afresh else config.n_images_per_retraining
+    from_scratch = generation == 0 or not config.options["warm_start"]
+    return config.n_images_initial if from_scratch else config.n_images_per_retraining
 
 
 @cache

@@ -15,7 +15,7 @@ class Team:
     rank: int = 0
     size: int = 1
 
-    def share(self, n: int) -> slice:
+    def shard(self, n: int) -> slice:
         """This process's part of ``n`` items; the parts of all differ by one item at most."""
         return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
 

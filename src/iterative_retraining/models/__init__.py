@@ -68,7 +68,7 @@ class Model(Protocol):
     """What `retrain` asks of a model."""
 
     def fit(self, data: TrainingSet, *, seed: int, progress: Callable[[int, int], None] | None = None) -> Self:
-        """Fits ``data``, from the current weights or afresh as configured; calls ``progress(n_seen, n_images)``."""
+        """Fits ``data``, from the weights so far or from scratch, as configured; calls ``progress(n_seen, n_images)``."""
 
     def sample(self, n: int, *, seed: int) -> np.ndarray:
         """``n`` items shaped and typed like the data; item i depends on ``(seed, i)`` and the weights alone."""

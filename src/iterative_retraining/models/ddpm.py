@@ -62,9 +62,9 @@ class DDPM(Uncoupled):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta = {self.eta} is not allowed: it must lie in [0, 1]")
 
-    def errors(self, net: Net, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, net: Net, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """Squared errors of the predicted noise at t uniform among the levels (Eq. 14 of Ho et al. 2020)."""
-        t = (torch.special.ndtr(number) * self.n_levels).long().clamp(max=self.n_levels - 1)
+        t = (torch.special.ndtr(level_noise) * self.n_levels).long().clamp(max=self.n_levels - 1)
         a = self.levels()[t.cpu()].to(x)
         x_t = wide(a.sqrt(), x) * x + wide((1 - a).sqrt(), x) * noise
         return (net(x_t, self.time_scale * t) - noise).square()

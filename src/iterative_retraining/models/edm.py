@@ -86,9 +86,9 @@ class EDM(Uncoupled):
         """D(x; sigma) made of a network."""
         return lambda x, sigma: precondition(net, x, sigma, self.sigma_data)
 
-    def errors(self, net: Net, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, net: Net, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """`denoising_errors` at levels sigma with ln sigma ~ N(p_mean, p_std^2)."""
-        sigma = (number * self.p_std + self.p_mean).exp()
+        sigma = (level_noise * self.p_std + self.p_mean).exp()
         return denoising_errors(self.denoiser(net), x, sigma, noise, self.sigma_data)
 
     def sample(self, net: Net, draw: Draw) -> Tensor:

@@ -40,7 +40,7 @@ class TrainingConfig:
     clip_gradient_norm: gradients are scaled down to this norm; 0.0 for any norm
     restart_ramp: whether the ramp of the learning rate begins anew in every retraining, or belongs to the fit of
         theta_0 alone
-    keep_optimizer: whether Adam's moments go on through retrainings, or every fit starts Adam afresh
+    keep_optimizer: whether Adam's moments go on through retrainings, or every fit starts Adam anew
     next_start: what the next fit starts from, "ema" (which then is all there is), or "raw", the weights themselves,
         beside which the EMA goes on
     precision: "bfloat16" runs the network under autocast; weights, gradients, Adam and EMA stay float32
@@ -90,25 +90,27 @@ class TrainingConfig:
                 "compile and precision 'bfloat16' are for networks of a diffusion or flow, not spline_flow"
             )
         if not self.warm_start and (self.keep_optimizer or self.next_start == "raw"):
-            raise ValueError("keep_optimizer and next_start 'raw' need warm_start: a fit afresh goes on from nothing")
+            raise ValueError(
+                "keep_optimizer and next_start 'raw' need warm_start: a fit from scratch goes on from nothing"
+            )
 
     @property
-    def carries(self) -> tuple[str, ...]:
-        """See `carried_kinds`."""
-        return carried_kinds(self.next_start, self.keep_optimizer)
+    def persistent_state(self) -> tuple[str, ...]:
+        """See `persistent_kinds`."""
+        return persistent_kinds(self.next_start, self.keep_optimizer)
 
-    def ema_decay(self, batch: int, n_seen: int, afresh: bool) -> float:
+    def ema_decay(self, batch: int, n_seen: int, from_scratch: bool) -> float:
         """0.5^(batch / half-life); from random weights the half-life is 5 % of the images seen, at most its value."""
-        halflife = min(self.ema_halflife_images, 0.05 * n_seen) if afresh else self.ema_halflife_images
+        halflife = min(self.ema_halflife_images, 0.05 * n_seen) if from_scratch else self.ema_halflife_images
         return 0.5 ** (batch / max(halflife, 1e-8))
 
-    def rate(self, n_seen: int, afresh: bool) -> float:
+    def rate(self, n_seen: int, from_scratch: bool) -> float:
         """The learning rate of the step that brings a fit to ``n_seen`` images."""
-        ramp = self.lr_rampup_images if afresh or self.restart_ramp else 0
+        ramp = self.lr_rampup_images if from_scratch or self.restart_ramp else 0
         return self.learning_rate * min(1.0, n_seen / max(ramp, 1))
 
 
-def carried_kinds(next_start: str, keep_optimizer: bool) -> tuple[str, ...]:
+def persistent_kinds(next_start: str, keep_optimizer: bool) -> tuple[str, ...]:
     """What a fit hands to the next beside the EMA, as the names in `Fit.state` begin."""
     raw = ("raw",) if next_start == "raw" else ()
     return raw + (("exp_avg", "exp_avg_sq", "adam_steps") if keep_optimizer else ())
@@ -152,27 +154,29 @@ def shuffled_batches(n_data: int, n_images: int, batch_size: int, seed: int) -> 
 class Fit:
     """One fit of ``net``, whose parameters are views of ``flat``: `step` after each backward pass, `finish` at the end.
 
-    afresh: whether it started from random weights; carried: what the fit before handed on (`carry`), or nothing.
+    from_scratch: whether it started from random weights; carried: what the fit before handed on (`carry`), or nothing.
     """
 
     def __init__(
-        self, net: nn.Module, flat: nn.Parameter, config: TrainingConfig, afresh: bool, carried: Arrays
+        self, net: nn.Module, flat: nn.Parameter, config: TrainingConfig, from_scratch: bool, carried: Arrays
     ) -> None:
-        self.net, self.flat, self.config, self.afresh = net, flat, config, afresh
+        self.net, self.flat, self.config, self.from_scratch = net, flat, config, from_scratch
         self.adam = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
         self.ema, self.n_seen, self.n_steps = flat.detach().clone(), 0, 0
         self._losses: list[Tensor] = []
         self._last_finite = float("nan")
-        self._fill({name: array for name, array in carried.items() if name.partition("/")[0] in config.carries})
+        self._fill(
+            {name: array for name, array in carried.items() if name.partition("/")[0] in config.persistent_state}
+        )
 
     def step(self, batch: int) -> None:
         """Takes the gradients of ``batch`` images into weights and EMA."""
         self.n_seen, self.n_steps = self.n_seen + batch, self.n_steps + 1
         if self.config.clip_gradient_norm:
             nn.utils.clip_grad_norm_([self.flat], self.config.clip_gradient_norm)
-        self.adam.param_groups[0]["lr"] = self.config.rate(self.n_seen, self.afresh)
+        self.adam.param_groups[0]["lr"] = self.config.rate(self.n_seen, self.from_scratch)
         self.adam.step()
-        self.ema.lerp_(self.flat.detach(), 1 - self.config.ema_decay(batch, self.n_seen, self.afresh))
+        self.ema.lerp_(self.flat.detach(), 1 - self.config.ema_decay(batch, self.n_seen, self.from_scratch))
 
     def watch(self, loss: Tensor, n_images: int, *, every: int) -> None:
         """Looks at the losses after ``every`` steps: reading one from a GPU waits for all work before it.
@@ -229,10 +233,15 @@ class Fit:
                     if f"{kind}/{name}" in arrays:
                         tensor.copy_(torch.from_numpy(np.array(arrays[f"{kind}/{name}"])))
 
+    def _persistent(self, state: Arrays) -> dict[str, np.ndarray]:
+        return {name: array for name, array in state.items() if name.partition("/")[0] in self.config.persistent_state}
+
     def finish(self) -> dict[str, np.ndarray]:
         """Makes the EMA the weights; returns what the next fit is to be handed, by the configuration."""
-        state = self.state() if self.config.carries else {}
-        carried = {name: array for name, array in state.items() if name.partition("/")[0] in self.config.carries}
+        state = self.state() if self.config.persistent_state else {}
+        carried = {
+            name: array for name, array in state.items() if name.partition("/")[0] in self.config.persistent_state
+        }
         with torch.no_grad():
             self.flat.copy_(self.ema)
         return carried

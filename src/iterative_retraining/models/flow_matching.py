@@ -70,13 +70,13 @@ class FlowMatching:
         check_choice("solver", self.solver, SOLVERS)
         check_numbers(self, counts=("n_steps",), positive=("time_scale", "tolerance"))
 
-    def pair(self, x: Tensor, noise: Tensor) -> Tensor:
+    def couple_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """See `couple`."""
         return couple(x, noise) if self.coupling == "optimal_transport" else noise
 
-    def errors(self, net: Net, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, net: Net, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """Squared errors of v((1 - t) noise + t x, t) against x - noise, t uniform in [0, 1]."""
-        t = torch.special.ndtr(number)
+        t = torch.special.ndtr(level_noise)
         x_t = wide(1 - t, x) * noise + wide(t, x) * x
         return (net(x_t, self.time_scale * t) - (x - noise)).square()
 

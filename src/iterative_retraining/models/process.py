@@ -14,13 +14,13 @@ Draw = Callable[[int], Tensor]  # of k: unit Gaussian noise (B, ...) number k; n
 class Process(Protocol):
     """Serves images (B, C, H, W) and points (B, 2) alike; EDM, flow matching and DDPM are processes."""
 
-    def pair(self, x: Tensor, noise: Tensor) -> Tensor:
+    def couple_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """The noise that belongs to each item of G groups x (G, B, ...): ``noise``, in another order if coupled."""
 
-    def errors(self, net: Net, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, net: Net, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """The terms of the loss, like x (B, ...); their mean is the loss.
 
-        number (B,) unit Gaussian, from which the noise level follows; noise unit Gaussian, like x.
+        level_noise (B,) unit Gaussian, from which the noise level follows; noise unit Gaussian, like x.
         """
 
     def sample(self, net: Net, draw: Draw) -> Tensor:
@@ -30,7 +30,7 @@ class Process(Protocol):
 class Uncoupled:
     """A process whose noise is independent of the data."""
 
-    def pair(self, x: Tensor, noise: Tensor) -> Tensor:
+    def couple_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """``noise`` as it is."""
         return noise
 

@@ -42,7 +42,7 @@ class SplineFlowConfig:
 class MaximumLikelihood(Uncoupled):
     """Exact likelihoods of dequantised pixels: each value is spread evenly over its level (Theis et al. 2016)."""
 
-    def errors(self, net: nn.Module, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, net: nn.Module, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """Negative log-likelihoods in nats a dimension, (B,); the uniform noise is made of ``noise``."""
         spread = x + (torch.special.ndtr(noise) - 0.5) * LEVEL
         return -self.log_prob(net, spread) / x[0].numel()

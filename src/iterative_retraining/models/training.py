@@ -25,7 +25,7 @@ from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 CARRIED = "carried/"  # begins the names, in a state, of what one fit hands to the next beside the weights
 
 
-def _told(net: Net, labels: Tensor) -> Net:
+def with_augment_labels(net: Net, labels: Tensor) -> Net:
     """``net`` with the labels of an augmentation."""
     return lambda x, level: net(x, level, labels)
 
@@ -77,11 +77,11 @@ class NetworkModel:
 
         Raises NonFiniteLossError if the loss is NaN or infinite.
         """
-        afresh = self.net is None or not self.config.warm_start
-        if afresh:
+        from_scratch = self.net is None or not self.config.warm_start
+        if from_scratch:
             self._new_network(stage_seed(seed, 0, "weights"))
-        n_images = self.config.n_images_initial if afresh else self.config.n_images_per_retraining
-        fit = Fit(self.net, self._flat, self.config, afresh, self._carried)
+        n_images = self.config.n_images_initial if from_scratch else self.config.n_images_per_retraining
+        fit = Fit(self.net, self._flat, self.config, from_scratch, self._carried)
         with torch_seed(seed, self.device):
             self._train(fit, data, n_images, seed, progress)
         self._carried = fit.finish()
@@ -132,13 +132,13 @@ class NetworkModel:
         x = to_unit(images).permute(0, 3, 1, 2)  # NHWC memory: channels_last already
         net = self._net(whole=len(x) == self.config.batch_size)
         split = len(x) >= self.team.size  # a rest smaller than the team is everybody's
-        mine = self.team.share(len(x)) if split else slice(None)
+        mine = self.team.shard(len(x)) if split else slice(None)
         if self.config.augment_probability:
             x, labels = augment(x, rng, self.config.augment_probability)
-            net = _told(net, labels[mine])
-        number = torch.randn(len(x), device=self.device, generator=rng)
-        noise = self.process.pair(x[None], torch.empty_like(x).normal_(generator=rng)[None])[0]
-        errors = self.process.errors(net, x[mine], number[mine], noise[mine])
+            net = with_augment_labels(net, labels[mine])
+        level_noise = torch.randn(len(x), device=self.device, generator=rng)
+        noise = self.process.couple_noise(x[None], torch.empty_like(x).normal_(generator=rng)[None])[0]
+        errors = self.process.loss_terms(net, x[mine], level_noise[mine], noise[mine])
         return errors.mean() * (len(x[mine]) / len(x) if split else 1 / self.team.size)
 
     def _resume(self, fit: Fit, seed: int, rng: torch.Generator) -> None:

@@ -65,7 +65,7 @@ def attempt(run: Run, n_retrain: int) -> Iterator[None]:
     except BaseException as error:
         ending = RunError(_out_of_memory(run, error)) if _is_out_of_memory(error) else error
         try:
-            finish(*_told(ending, signals))
+            finish(*_outcome(ending, signals))
         except RunError as second:  # a full disk takes no manifest either; what ended the attempt is what matters
             ending.add_note(str(second))
         if ending is error:
@@ -74,7 +74,7 @@ def attempt(run: Run, n_retrain: int) -> Iterator[None]:
     finish("complete", "")
 
 
-def _told(error: BaseException, signals: Sequence[str]) -> tuple[str, str]:
+def _outcome(error: BaseException, signals: Sequence[str]) -> tuple[str, str]:
     """The outcome and the message of an attempt that ``error`` ends.
 
     signals: those that came, in words; between two generations they reach whoever asks for generations, and not us.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.models import network_config, resolve_options, tuples
-from iterative_retraining.models.fitting import carried_kinds
+from iterative_retraining.models.fitting import persistent_kinds
 from iterative_retraining.models.networks.foreign import ADMConfig
 from iterative_retraining.models.pretrained.ddpm import PretrainedDDPM, diffusers_weights, load_ddpm
 from iterative_retraining.models.pretrained.edm import PretrainedEDM, load_edm_pickle
@@ -72,7 +72,7 @@ def state_that_fits(
         raise PretrainedError(
             f"the weights are of another network: {path} needs model = {found.model!r} and, in model_options, {wrong}"
         )
-    kinds = carried_kinds(options["next_start"], options["keep_optimizer"])
+    kinds = persistent_kinds(options["next_start"], options["keep_optimizer"])
     carried = {name: array for name, array in found.training.items() if name.partition("/")[0] in kinds}
     return {**found.state, **{f"{CARRIED}{name}": array for name, array in carried.items()}}
 

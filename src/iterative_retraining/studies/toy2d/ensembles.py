@@ -136,22 +136,22 @@ class Ensemble:
         points; any other goes on for ``n_points_per_retraining``. A member whose loss is not finite stops where it was;
         `stopped` names the fit, the step and the last finite loss; the others go on.
         """
-        config, afresh = self.config, not self.weights or not self.config.warm_start
-        if afresh:
+        config, from_scratch = self.config, not self.weights or not self.config.warm_start
+        if from_scratch:
             self._new_weights(seed)
-        n_points = config.n_points_initial if afresh else config.n_points_per_retraining
+        n_points = config.n_points_initial if from_scratch else config.n_points_per_retraining
         weights = [w.requires_grad_() for w in self.weights.values()]
         adam = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
         ema, last = [w.detach().clone() for w in weights], [math.nan] * len(self)
         n_seen = 0
-        for step, (x, number, noise) in enumerate(self._batches(_points(data, len(self)), seed, n_points)):
-            losses = config.members.errors(self.weights, x, number, noise).flatten(1).mean(dim=1)
+        for step, (x, level_noise, noise) in enumerate(self._batches(_points(data, len(self)), seed, n_points)):
+            losses = config.members.loss_terms(self.weights, x, level_noise, noise).flatten(1).mean(dim=1)
             adam.zero_grad()
             losses.sum().backward()  # the weights of a member enter its own loss alone
             self._stop_where_not_finite(losses.tolist(), last, step)
             self._step(adam, weights)
             n_seen += x.shape[1]
-            halflife = min(config.ema_halflife_points, 0.05 * n_seen) if afresh else config.ema_halflife_points
+            halflife = min(config.ema_halflife_points, 0.05 * n_seen) if from_scratch else config.ema_halflife_points
             torch._foreach_lerp_(ema, [w.detach() for w in weights], 1 - 0.5 ** (config.batch_size / halflife))
             if progress is not None:
                 progress(n_seen, n_points)
@@ -183,7 +183,7 @@ class Ensemble:
                 rows = [torch.from_numpy(next(order)) for order in orders]
                 x = torch.stack([own[r] for own, r in zip(points, rows, strict=True)])
                 numbers = numbers[:, : x.shape[1]]
-                yield x, numbers[..., 0], config.members.pair(x, numbers[..., 1:], config.coupled)
+                yield x, numbers[..., 0], config.members.couple_noise(x, numbers[..., 1:], config.coupled)
 
     def _stop_where_not_finite(self, losses: list[float], last: list[float], step: int) -> None:
         for i, loss in enumerate(losses):

@@ -28,10 +28,10 @@ class Members(Protocol):
     def new_weights(self, seed: int) -> Weights:
         """The random weights of one member, without the leading dimension."""
 
-    def pair(self, x: Tensor, noise: Tensor, size: int) -> Tensor:
+    def couple_noise(self, x: Tensor, noise: Tensor, size: int) -> Tensor:
         """The noise (M, B, 2) that belongs to each point x (M, B, 2); coupled within groups of ``size``, if at all."""
 
-    def errors(self, weights: Weights, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, weights: Weights, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """The terms of the losses at x (M, B, 2) with unit Gaussian number (M, B) and noise (M, B, 2); (M, ...)."""
 
     def sample(self, weights: Weights, draw: Draw) -> Tensor:
@@ -66,15 +66,15 @@ class ProcessMembers:
             h = torch.baddbmm(weights[f"{i}.bias"], h, weights[f"{i}.weight"])
         return h.view(-1, 2)
 
-    def pair(self, x: Tensor, noise: Tensor, size: int) -> Tensor:
+    def couple_noise(self, x: Tensor, noise: Tensor, size: int) -> Tensor:
         """As the process does."""
         pieces = zip(x.split(size, dim=1), noise.split(size, dim=1), strict=True)
-        return torch.cat([self.process.pair(*piece) for piece in pieces], dim=1)
+        return torch.cat([self.process.couple_noise(*piece) for piece in pieces], dim=1)
 
-    def errors(self, weights: Weights, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, weights: Weights, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """As the process has them, (M, B, 2)."""
-        flat = (v.flatten(0, 1) for v in (x, number, noise))
-        return self.process.errors(partial(self.network, weights), *flat).view_as(x)
+        flat = (v.flatten(0, 1) for v in (x, level_noise, noise))
+        return self.process.loss_terms(partial(self.network, weights), *flat).view_as(x)
 
     def sample(self, weights: Weights, draw: Draw) -> Tensor:
         """As the process does."""
@@ -115,7 +115,7 @@ class SplineMembers:
         with torch_seed(seed):
             return {name: p.detach() for name, p in self._new_flow().named_parameters()}
 
-    def pair(self, x: Tensor, noise: Tensor, size: int) -> Tensor:
+    def couple_noise(self, x: Tensor, noise: Tensor, size: int) -> Tensor:
         """``noise``, which the likelihood does not use."""
         return noise
 
@@ -123,7 +123,7 @@ class SplineMembers:
         """Log densities in nats at x (M, B, 2), (M, B)."""
         return self._each(weights, lambda flow, x: flow.log_prob(x), x)
 
-    def errors(self, weights: Weights, x: Tensor, number: Tensor, noise: Tensor) -> Tensor:
+    def loss_terms(self, weights: Weights, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """Negative log-likelihoods in nats, (M, B)."""
         return -self.log_prob(weights, x)
 
