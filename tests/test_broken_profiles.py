@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError
 
 from profiles import load_profile
 

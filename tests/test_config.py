@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from iterative_retraining.config import ConfigError, RunConfig, check_device
+from iterative_retraining.config import RunConfig, check_device
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.runs.origin import init_identity
 

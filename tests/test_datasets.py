@@ -6,7 +6,8 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from iterative_retraining.datasets import DataError, load_dataset
+from iterative_retraining.datasets import load_dataset
+from iterative_retraining.errors import DataError
 
 
 def test_digits_are_the_images_of_scikit_learn():

@@ -8,7 +8,7 @@ from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.retrain import retrain
-from iterative_retraining.runs.directory import MemoryRun
+from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.schemes import FullySynthetic, Mix
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies.toy2d.distributions import LAWS

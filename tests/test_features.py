@@ -10,12 +10,12 @@ import torch
 from safetensors import safe_open
 from sklearn.model_selection import train_test_split
 
-from iterative_retraining.config import ConfigError
 from iterative_retraining.datasets import FASHION_MNIST_FOLDERS, load_dataset
+from iterative_retraining.errors import ConfigError, WeightsError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import classifiers, pretrained
 from iterative_retraining.metrics.features import build_features, cached
-from iterative_retraining.metrics.features.checks import WeightsError, check_images
+from iterative_retraining.metrics.features.checks import check_images
 from iterative_retraining.metrics.features.classifiers import (
     Classifier,
     ClassifierFeatures,

@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iterative_retraining import experiment
-from iterative_retraining.config import ConfigError
-from iterative_retraining.datasets import DataError, load_dataset
 from iterative_retraining.datasets import ffhq64 as ffhq
+from iterative_retraining.datasets import load_dataset
+from iterative_retraining.errors import ConfigError, DataError, RunError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics.features import build_features, cached
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
-from iterative_retraining.runs.locks import RunError
 from iterative_retraining.runs.provenance import data_sha256, read_manifest
 from iterative_retraining.training_set import TrainingSet
 

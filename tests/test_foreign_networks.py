@@ -6,7 +6,8 @@ import torch
 from diffusers import UNet2DModel
 from torchcfm.models.unet.unet import UNetModelWrapper
 
-from iterative_retraining.config import ConfigError, RunConfig
+from iterative_retraining.config import RunConfig
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.networks.foreign import ADMConfig, DiffusersUNetConfig

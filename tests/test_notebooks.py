@@ -12,7 +12,7 @@ import nbformat
 import papermill
 import pytest
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import check_parameters
 
 from conftest import ROOT, TINY_RUN, untimed

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from iterative_retraining.config import ConfigError
 from iterative_retraining.datasets import load_dataset
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.training_set import TrainingSet
 

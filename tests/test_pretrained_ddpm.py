@@ -13,12 +13,12 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError, PretrainedError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models import resolve_options
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.networks.foreign import DiffusersUNetConfig
-from iterative_retraining.models.pretrained import PretrainedError, load_ddpm, state_that_fits
+from iterative_retraining.models.pretrained import load_ddpm, state_that_fits
 from iterative_retraining.models.pretrained.ddpm import RENAMED
 from iterative_retraining.runs.origin import init_identity
 

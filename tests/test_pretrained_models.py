@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError, PretrainedError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models.edm import precondition
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
-from iterative_retraining.models.pretrained import PretrainedError, load_edm_pickle
+from iterative_retraining.models.pretrained import load_edm_pickle
 from iterative_retraining.models.pretrained.edm import _names
 from iterative_retraining.runs.origin import init_identity
 

@@ -12,13 +12,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchcfm.models.unet.unet import UNetModelWrapper
 from torchdiffeq import odeint
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError, PretrainedError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.fitting import Fit
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.networks.foreign import ADMConfig
-from iterative_retraining.models.pretrained import PretrainedError, load_otcfm_checkpoint, state_that_fits
+from iterative_retraining.models.pretrained import load_otcfm_checkpoint, state_that_fits
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.training_set import to_uint8
 

@@ -9,7 +9,8 @@ import papermill
 import pytest
 import yaml
 
-from iterative_retraining.config import ConfigError, RunConfig
+from iterative_retraining.config import RunConfig
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.models import build_model
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.studies.report.protocol import PUBLISHED, Retraining

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from iterative_retraining.config import ConfigError, RunConfig
+from iterative_retraining.config import RunConfig
+from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.reproduce import Comparison, main, read_published
-from iterative_retraining.runs.directory import RunError, write_json
+from iterative_retraining.runs.directory import write_json
 from iterative_retraining.runs.provenance import read_manifest, source_sha256
 from iterative_retraining.runs.results import publish
 from iterative_retraining.status import run_status, stale_note

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iterative_retraining.errors import RunError
 from iterative_retraining.runs import results
-from iterative_retraining.runs.directory import RunError
 from iterative_retraining.studies import plots
 
 

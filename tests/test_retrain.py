@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from iterative_retraining.models.fitting import NonFiniteLossError
+from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.retrain import GenerationRecord, retrain
 from iterative_retraining.schemes import FullySynthetic, Mix

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from iterative_retraining.config import RunConfig
+from iterative_retraining.errors import RunError
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.runs.directory import Run, RunError, read_ledger
+from iterative_retraining.runs.directory import Run, read_ledger
 
 from conftest import TINY_RUN, start_run, untimed
 

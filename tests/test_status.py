@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from iterative_retraining.config import RunConfig
+from iterative_retraining.errors import NonFiniteLossError, RunError
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.models.fitting import NonFiniteLossError
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.runs import provenance
 from iterative_retraining.runs.attempts import Terminated, bytes_needed
-from iterative_retraining.runs.directory import Run, RunError, read_state
+from iterative_retraining.runs.directory import Run, read_state
 from iterative_retraining.runs.provenance import source_sha256, state_sha256
 from iterative_retraining.status import markdown, run_status, stale_note, status_table
 

@@ -5,14 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
-from iterative_retraining.models.fitting import (
-    NonFiniteLossError,
-    TrainingConfig,
-    flatten_parameters,
-    shuffled_batches,
-)
+from iterative_retraining.models.fitting import TrainingConfig, flatten_parameters, shuffled_batches
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
 from iterative_retraining.models.training import NetworkModel

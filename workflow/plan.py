@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from iterative_retraining.config import ConfigError, RunConfig
-from iterative_retraining.datasets import DataError, load_dataset
+from iterative_retraining.config import RunConfig
+from iterative_retraining.datasets import load_dataset
+from iterative_retraining.errors import ConfigError, DataError, RunError
 from iterative_retraining.models import build_model
 from iterative_retraining.retrain import N_PREVIEW
-from iterative_retraining.runs.directory import RunError, read_ledger
+from iterative_retraining.runs.directory import read_ledger
 from iterative_retraining.schemes import build_scheme
 
 from profiles import PlannedRun, Profile, load_profile

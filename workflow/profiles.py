@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from iterative_retraining.config import ConfigError, RunConfig, check_count, refuse_unknown
+from iterative_retraining.config import RunConfig, check_count, refuse_unknown
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.metrics.features import FEATURES
 from iterative_retraining.runs.origin import init_identity
 

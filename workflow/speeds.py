@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.models import resolve_options, without_added_later
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs.directory import read_config, read_floor, read_ledger

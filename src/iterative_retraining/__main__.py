@@ -15,9 +15,8 @@ from typing import Any
 
 import yaml
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.runs.locks import RunError
 from iterative_retraining.runs.progress import ProgressDisplay
 
 

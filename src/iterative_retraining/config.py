@@ -10,16 +10,13 @@ from numbers import Integral, Real
 from typing import Any
 
 from iterative_retraining.datasets import DATASETS
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.models import MODELS, resolve_options, without_added_later
 from iterative_retraining.schemes import SCHEMES
 
 LATENTS = ("fresh", "fixed")
 # Parameters that came after results were published, and the value with which a run is as it was before them.
 RUN_ADDED_LATER = {"latents": "fresh", "n_real": 0}
-
-
-class ConfigError(ValueError):
-    """A parameter is not allowed; the message names it, its value, what is allowed and the way out."""
 
 
 def refuse_unknown(name: str, given: Iterable[object], allowed: Collection[str]) -> None:

@@ -9,22 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.config import ConfigError, RunConfig, check_count, check_device
-from iterative_retraining.datasets import WITH_TEST_SPLIT, DataError, load_dataset
+from iterative_retraining.config import RunConfig, check_count, check_device
+from iterative_retraining.datasets import WITH_TEST_SPLIT, load_dataset
 from iterative_retraining.distributed import Team, find_team
+from iterative_retraining.errors import ConfigError, DataError, PretrainedError, RunError, WeightsError
 from iterative_retraining.files import write_json
+from iterative_retraining.interfaces import Model, Scheme
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import build_features
-from iterative_retraining.metrics.features.checks import WeightsError
-from iterative_retraining.models import Model, build_model
-from iterative_retraining.models.pretrained import PretrainedError, diffusers_weights, state_that_fits
+from iterative_retraining.models import build_model
+from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs.attempts import attempt, bytes_needed, check_disk
-from iterative_retraining.runs.directory import Run, RunError, read_config, read_floor, read_state
+from iterative_retraining.runs.directory import Run, read_config, read_floor, read_state
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.provenance import write_manifest
 from iterative_retraining.runs.shared_runs import SharedRun
-from iterative_retraining.schemes import Scheme, build_scheme
+from iterative_retraining.schemes import build_scheme
 from iterative_retraining.seeding import stage_seed
 
 

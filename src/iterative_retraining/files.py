@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from iterative_retraining.runs.locks import RunError
+from iterative_retraining.errors import RunError
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> str:

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from iterative_retraining.config import ConfigError, RunConfig, check_count
+from iterative_retraining.config import RunConfig, check_count
+from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.experiment import Experiment, open_experiment
-from iterative_retraining.runs.directory import RunError, read_config, read_ledger
+from iterative_retraining.runs.directory import read_config, read_ledger
 from iterative_retraining.runs.provenance import add_reproduced, data_sha256, read_manifest, source_sha256
 from iterative_retraining.runs.results import CRATE, software, write_crate
 

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from iterative_retraining.metrics import Metric
-from iterative_retraining.models import Model
-from iterative_retraining.runs.directory import MemoryRun, Run
-from iterative_retraining.schemes import Scheme
+from iterative_retraining.interfaces import Metric, Model, Run, Scheme
+from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.training_set import TrainingSet
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from iterative_retraining.errors import RunError
 from iterative_retraining.runs.directory import read_config, read_ledger
-from iterative_retraining.runs.locks import RunError, in_use
+from iterative_retraining.runs.locks import in_use
 from iterative_retraining.runs.provenance import read_manifest, source_sha256
 
 REPRODUCED = "reproduced to "

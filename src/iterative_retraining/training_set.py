@@ -6,10 +6,6 @@ from typing import Self
 import numpy as np
 
 
-class DataError(RuntimeError):
-    """The files of a data set are missing or damaged."""
-
-
 def to_unit(images):
     """uint8 images in any layout, an array or a tensor, to float32 in [-1, 1]; the inverse of `to_uint8`."""
     if str(images.dtype).removeprefix("torch.") != "uint8":

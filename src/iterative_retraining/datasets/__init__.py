@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from iterative_retraining.datasets.ffhq64 import ffhq64
-from iterative_retraining.training_set import DataError
+from iterative_retraining.errors import DataError
 
 DATASETS = ("digits", "fashion_mnist", "cifar10", "ffhq64")
 WITH_TEST_SPLIT = ("fashion_mnist", "cifar10")

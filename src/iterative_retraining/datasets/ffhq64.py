@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from iterative_retraining.cache import cached_array
-from iterative_retraining.training_set import DataError
+from iterative_retraining.errors import DataError
 
 N_IMAGES = 70_000
 SIZE = 64

@@ -6,18 +6,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from iterative_retraining.interfaces import FeatureSpace
 from iterative_retraining.metrics.distances import class_entropy, fid, fld, kid, moments
-from iterative_retraining.metrics.features import Features, cached
+from iterative_retraining.metrics.features import cached
 from iterative_retraining.metrics.neighbours import neighbour_metrics
 from iterative_retraining.metrics.pairs import nearest_others
 from iterative_retraining.metrics.values import Values
 from iterative_retraining.seeding import generator
-
-
-class Metric(Protocol):
-    """What `retrain` asks of a metric; ``real`` is always the keyword."""
-
-    def __call__(self, generated: np.ndarray, *, real: np.ndarray) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class ImageMetrics:
 
     def __init__(
         self,
-        features: Features,
+        features: FeatureSpace,
         *,
         k: int = 3,
         k_density: int = 5,

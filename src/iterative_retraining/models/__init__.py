@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from iterative_retraining.distributed import Team
-from iterative_retraining.training_set import TrainingSet
+from iterative_retraining.interfaces import Model
 
 if TYPE_CHECKING:
     from iterative_retraining.models.networks.ddpmpp import NetworkConfig
@@ -62,25 +62,6 @@ ADDED_LATER: dict[str, Any] = {
     "precision": "float32",
     "compile": False,
 }
-
-
-class Model(Protocol):
-    """What `retrain` asks of a model."""
-
-    def fit(self, data: TrainingSet, *, seed: int, progress: Callable[[int, int], None] | None = None) -> Self:
-        """Fits ``data``, from the weights so far or from scratch, as configured; calls ``progress(n_seen, n_images)``."""
-
-    def sample(self, n: int, *, seed: int) -> np.ndarray:
-        """``n`` items shaped and typed like the data; item i depends on ``(seed, i)`` and the weights alone."""
-
-    def state_bytes(self, item_shape: tuple[int, ...]) -> int:
-        """About how many bytes `state_dict` has for items of ``item_shape``, before there are weights."""
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """All that `sample` and the next `fit` need, as arrays by name."""
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """The inverse of `state_dict`."""
 
 
 def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:

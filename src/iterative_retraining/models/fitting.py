@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import check_choice, check_numbers
 from iterative_retraining.models.spline_flow import SplineFlowConfig
@@ -16,10 +17,6 @@ from iterative_retraining.seeding import generator
 NEXT_STARTS = ("ema", "raw")
 PRECISIONS = ("float32", "bfloat16")
 Arrays = Mapping[str, np.ndarray]
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A training loss was NaN or infinite; the message names the step and the last finite loss."""
 
 
 class FitStore(Protocol):

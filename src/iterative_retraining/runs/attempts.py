@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from iterative_retraining.runs.locks import RunError
+from iterative_retraining.errors import RunError
 from iterative_retraining.runs.provenance import finish_attempt
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs.directory import Run

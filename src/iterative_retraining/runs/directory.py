@@ -28,34 +28,10 @@ from safetensors.numpy import load_file, save
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.files import cannot_write, file_sha256, state_sha256, write_file, write_json
-from iterative_retraining.runs.locks import RunError, lock, unlock
+from iterative_retraining.runs.locks import (lock, unlock)
+from iterative_retraining.errors import RunError
 
 FIT = "fit.safetensors"
-
-
-class MemoryRun:
-    """The interface of `Run` without a disk: every generation's samples stay in memory."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.history: list[np.ndarray] = []
-
-    def load_state(self) -> Mapping[str, np.ndarray]:
-        """The weights of the last complete generation."""
-        return self._state
-
-    def commit(
-        self,
-        row: dict[str, Any],
-        state: Mapping[str, np.ndarray],
-        samples: np.ndarray,
-        preview: np.ndarray,
-        history_length: int | None,
-    ) -> None:
-        """Keeps a complete generation."""
-        self.rows.append(row)
-        self.history.append(samples)
-        self._state = state
 
 
 def read_config(path: Path) -> dict[str, Any]:

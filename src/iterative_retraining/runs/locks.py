@@ -2,15 +2,13 @@
 
 import fcntl
 import os
+from iterative_retraining.errors import RunError
 from pathlib import Path
 
 # The system drops these when the process ends, however it ends; opening a directory again in the same process (a
 # notebook's cell run twice) goes on under the lock that is already held.
 _HELD: dict[Path, int] = {}
 
-
-class RunError(RuntimeError):
-    """A run directory cannot be used or written; the message names the file and the way out."""
 
 
 def lock(path: Path) -> None:

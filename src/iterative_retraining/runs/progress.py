@@ -9,7 +9,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError
 from iterative_retraining.retrain import GenerationRecord
 
 SHOWN = ("fid", "precision", "recall", "fld")  # of the metrics; the ledger has them all

@@ -15,7 +15,8 @@ from iterative_retraining.studies.report.comparisons import arm_label
 from iterative_retraining.studies.report.protocol import family_label
 from iterative_retraining.runs.provenance import read_manifest as read_manifest
 from iterative_retraining.runs.provenance import this_machine
-from iterative_retraining.runs.directory import RunError, read_config, read_ledger
+from iterative_retraining.runs.directory import (read_config, read_ledger)
+from iterative_retraining.errors import RunError
 from iterative_retraining.runs.directory import read_floor as read_floor
 
 CRATE = "ro-crate-metadata.json"

@@ -7,23 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
+from iterative_retraining.interfaces import Scheme
 from iterative_retraining.training_set import TrainingSet
 
 # The rows of `candidates` to keep, in order; a scheme takes as many of them as it needs.
 Select = Callable[[np.ndarray], np.ndarray]
-
-
-class Scheme(Protocol):
-    """What `retrain` asks of a scheme."""
-
-    history_length: int | None
-    """How many of the latest generations' samples `training_set` reads; None: all of them."""
-
-    def n_samples(self, n_real: int) -> int:
-        """How many samples of the previous generation the next training set needs."""
-
-    def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: int) -> TrainingSet:
-        """D_t from the real data (n, ...) and the samples of generations 0..t-1, ``history[-1]`` the latest."""
 
 
 def _first(samples: np.ndarray, n: int, select: Select | None) -> np.ndarray:

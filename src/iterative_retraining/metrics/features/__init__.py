@@ -7,21 +7,14 @@ from typing import Protocol
 import numpy as np
 
 from iterative_retraining.cache import cached_array
+from iterative_retraining.interfaces import FeatureSpace
 from iterative_retraining.metrics.features.classifiers import IMAGE_SIZES, ClassifierFeatures
 from iterative_retraining.metrics.features.pretrained import DinoFeatures, InceptionFeatures
 
 FEATURES = ("auto", "digits", "fashion_mnist", "inception-legacy_pytorch", "inception-clean", "dinov2")
 
 
-class Features(Protocol):
-    """A map from images, uint8 (N, H, W, C), to features, float32 (N, D), the same in batches of any size."""
-
-    name: str
-
-    def __call__(self, images: np.ndarray) -> np.ndarray: ...
-
-
-def build_features(name: str, dataset: str, *, weights: str | Path = "", device: str = "cpu") -> Features:
+def build_features(name: str, dataset: str, *, weights: str | Path = "", device: str = "cpu") -> FeatureSpace:
     """The feature space called ``name`` for images of ``dataset``.
 
     auto (the classifier of the data set), digits, fashion_mnist (those classifiers), inception-legacy_pytorch,
@@ -43,7 +36,7 @@ def build_features(name: str, dataset: str, *, weights: str | Path = "", device:
     return ClassifierFeatures(name, device=device)
 
 
-def cached(features: Features, images: np.ndarray, folder: str | Path | None = None) -> np.ndarray:
+def cached(features: FeatureSpace, images: np.ndarray, folder: str | Path | None = None) -> np.ndarray:
     """``features(images)``, kept in ``folder`` under a hash of the feature space's name and of the images' content.
 
     folder: by default the user's cache, see `iterative_retraining.cache`. Small classifiers are not cached: they take

@@ -3,10 +3,6 @@
 import numpy as np
 
 
-class WeightsError(RuntimeError):
-    """Weights of a feature network are missing, damaged or of another network."""
-
-
 def check_images(images: np.ndarray, shape: tuple[int, int, int] | None = None) -> None:
     """Refuses what are not uint8 images (N, H, W, C) with C = 1 or 3, of ``shape`` (H, W, C) if given, N >= 1.
 

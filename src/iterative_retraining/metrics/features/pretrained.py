@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iterative_retraining.metrics.features.checks import WeightsError, check_images
+from iterative_retraining.errors import WeightsError
+from iterative_retraining.metrics.features.checks import check_images
 
 
 @dataclass(frozen=True)

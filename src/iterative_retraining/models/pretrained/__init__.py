@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models import network_config, resolve_options, tuples
 from iterative_retraining.models.fitting import persistent_kinds
 from iterative_retraining.models.networks.foreign import ADMConfig
 from iterative_retraining.models.pretrained.ddpm import PretrainedDDPM, diffusers_weights, load_ddpm
 from iterative_retraining.models.pretrained.edm import PretrainedEDM, load_edm_pickle
 from iterative_retraining.models.pretrained.otcfm import PretrainedOTCFM, load_otcfm_checkpoint
-from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError
+from iterative_retraining.models.pretrained.record import Pretrained
 from iterative_retraining.models.training import CARRIED
 
 __all__ = [

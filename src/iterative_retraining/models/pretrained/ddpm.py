@@ -9,9 +9,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.networks.foreign import DiffusersUNetConfig, require
-from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError, named_arrays, read_torch
+from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, read_torch
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # What older versions of diffusers called the layers of attention.

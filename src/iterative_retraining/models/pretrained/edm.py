@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
-from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError, named_arrays
+from iterative_retraining.models.pretrained.record import Pretrained, named_arrays
 
 
 class PretrainedEDM(Pretrained):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.networks.foreign import ADMConfig
-from iterative_retraining.models.pretrained.record import Pretrained, PretrainedError, named_arrays, read_torch
+from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, read_torch
 
 
 class PretrainedOTCFM(Pretrained):

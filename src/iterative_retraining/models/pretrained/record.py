@@ -12,15 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models import network_configs
 from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import Process
 
 FREE = ("resolution", "colours", "dropout")  # of a network's fields: the data decide two, and weights fit any dropout
-
-
-class PretrainedError(RuntimeError):
-    """Weights are missing, damaged, hostile, or of a network that this package does not have."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iterative_retraining.metrics import Metric
+from iterative_retraining.interfaces import Metric, Scheme
 from iterative_retraining.models.process import check_numbers
 from iterative_retraining.models.training import shuffled_batches
 from iterative_retraining.retrain import GenerationRecord, retrain
-from iterative_retraining.runs.directory import MemoryRun
-from iterative_retraining.schemes import Scheme
+from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.seeding import generator, noise_by_index, stage_seed
 from iterative_retraining.studies.toy2d.members import Members, Weights
 from iterative_retraining.training_set import TrainingSet

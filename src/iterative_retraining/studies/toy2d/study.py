@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from iterative_retraining.runs.directory import MemoryRun
+from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.schemes import build_scheme
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies.toy2d.distributions import GaussianMixture
