@@ -1,8 +1,7 @@
 """Metrics of a generation: callables ``(generated, *, real) -> {name: value}``."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 

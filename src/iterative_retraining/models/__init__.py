@@ -1,10 +1,9 @@
 """The generative models behind one protocol, and the one place that builds them by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 
 from iterative_retraining.distributed import Team
 from iterative_retraining.interfaces import Model
