@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-
 from iterative_retraining.distributed import Team
 from iterative_retraining.interfaces import Model
 
