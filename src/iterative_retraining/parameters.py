@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from iterative_retraining.config import refuse_unknown
+from iterative_retraining.errors import refuse_unknown
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import check_choice, check_numbers
-from iterative_retraining.models.spline_flow import SplineFlowConfig
 from iterative_retraining.seeding import generator
 
 NEXT_STARTS = ("ema", "raw")
@@ -82,10 +81,8 @@ class TrainingConfig:
                 f"augment_probability = {self.augment_probability} needs a network that is told of it, or the "
                 "augmentation leaks into the samples: set augment_labels = 9 (network 'ddpmpp')"
             )
-        if isinstance(self.network, SplineFlowConfig) and (self.compile or self.precision != "float32"):
-            raise ValueError(
-                "compile and precision 'bfloat16' are for networks of a diffusion or flow, not spline_flow"
-            )
+        if getattr(self.network, "eager", False) and (self.compile or self.precision != "float32"):
+            raise ValueError("compile and precision 'bfloat16' are for U-Nets, not for a spline flow")
         if not self.warm_start and (self.keep_optimizer or self.next_start == "raw"):
             raise ValueError(
                 "keep_optimizer and next_start 'raw' need warm_start: a fit from scratch goes on from nothing"

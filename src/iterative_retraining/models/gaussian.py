@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from scipy.special import gammaln, psi
 
+from iterative_retraining.models.family import PlainFamily
 from iterative_retraining.seeding import generator, noise_by_index
 from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
@@ -71,6 +72,9 @@ class Gaussian:
         """The inverse of `state_dict`."""
         self.mean, self.cov = state["mean"], state["cov"]
         self.item_shape, self.is_image = tuple(int(n) for n in state["item_shape"]), bool(state["is_image"][0])
+
+
+GAUSSIAN_FAMILY = PlainFamily("gaussian", "Gaussian", Gaussian, has_density=True)
 
 
 def contraction(n: int) -> float:

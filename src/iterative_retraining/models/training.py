@@ -186,8 +186,8 @@ class NetworkModel:
         return torch.cat([self.process.log_prob(self.net, one).double() for one in x]).cpu().numpy()
 
     def state_bytes(self, item_shape: tuple[int, ...]) -> int:
-        """The size of `state_dict`, without building it."""
-        with torch.device("meta"):
+        """The size of `state_dict`; the weights are not made where the network can do without."""
+        with torch.device("cpu" if getattr(self.config.network, "eager", False) else "meta"), torch_seed(0):
             weights = sum(t.numel() * t.element_size() for t in self.config.network.build().state_dict().values())
         return weights * (1 + 2 * self.config.keep_optimizer + (self.config.next_start == "raw"))
 
