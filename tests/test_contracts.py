@@ -4,7 +4,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from conftest import untimed
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS
@@ -17,6 +16,8 @@ from iterative_retraining.schemes import SCHEMES
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.arms import arms
 from iterative_retraining.studies.report.comparisons import arm_table
+
+from conftest import untimed
 
 SMALL = {"dataset": "digits", "n_real": 40, "n_images_initial": 64, "n_images_per_retraining": 64, "n_retrain": 2}
 CASES = [*((model, "mix") for model in MODELS), *(("gaussian", scheme) for scheme in SCHEMES)]
@@ -45,7 +46,9 @@ def test_two_retrainings_are_the_same_bits_when_they_are_interrupted(tmp_path: P
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_scheme_is_shown_in_tables_and_figures(tmp_path: Path, scheme: str):
     for name in dict.fromkeys((scheme, "mix")):
-        for _ in (one := opened(tmp_path / name, model="gaussian", scheme=name, lam=0.0 if name == "mix" else 0.5)).records():
+        for _ in (
+            one := opened(tmp_path / name, model="gaussian", scheme=name, lam=0.0 if name == "mix" else 0.5)
+        ).records():
             pass
         one.run.close()
     runs, floor = read_runs(sorted(tmp_path.iterdir())), read_floor(tmp_path / scheme)
@@ -82,7 +85,9 @@ def test_a_model_says_what_it_is_and_refuses_an_unknown_option(model: str):
     with pytest.raises(ConfigError, match="unknown option of model .* 'zzz'"):
         RunConfig(model=model, options={"zzz": 1})
     for network in family.networks or ("",):
-        assert set(RunConfig(model=model, dataset="cifar10").options) >= set(family.defaults(family.networks[0] if family.networks else ""))
+        assert set(RunConfig(model=model, dataset="cifar10").options) >= set(
+            family.defaults(family.networks[0] if family.networks else "")
+        )
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from iterative_retraining.errors import RunError
-from iterative_retraining.runs.provenance import finish_attempt
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs.directory import Run
+from iterative_retraining.runs.provenance import finish_attempt
 
 
 class Terminated(KeyboardInterrupt):

@@ -27,9 +27,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from iterative_retraining.config import RunConfig
-from iterative_retraining.files import cannot_write, file_sha256, state_sha256, write_file, write_json
-from iterative_retraining.runs.locks import (lock, unlock)
 from iterative_retraining.errors import RunError
+from iterative_retraining.files import cannot_write, file_sha256, state_sha256, write_file, write_json
+from iterative_retraining.runs.locks import lock, unlock
 
 FIT = "fit.safetensors"
 

@@ -2,13 +2,13 @@
 
 import fcntl
 import os
-from iterative_retraining.errors import RunError
 from pathlib import Path
+
+from iterative_retraining.errors import RunError
 
 # The system drops these when the process ends, however it ends; opening a directory again in the same process (a
 # notebook's cell run twice) goes on under the lock that is already held.
 _HELD: dict[Path, int] = {}
-
 
 
 def lock(path: Path) -> None:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from iterative_retraining.config import ConfigError
 from iterative_retraining.files import file_sha256
-from iterative_retraining.models.pretrained import diffusers_weights
+from iterative_retraining.models.pretrained import diffusers_weights, where_from
 from iterative_retraining.runs.directory import read_config, read_ledger
 from iterative_retraining.runs.locks import RunError
-from iterative_retraining.models.pretrained import where_from
 
 
 def init_identity(init: str | Path) -> str:

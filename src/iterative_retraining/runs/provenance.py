@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.files import data_sha256, state_sha256, write_json
-from iterative_retraining.runs.directory import (Run)
 from iterative_retraining.errors import RunError
+from iterative_retraining.files import data_sha256, state_sha256, write_json
+from iterative_retraining.runs.directory import Run
 
 # The modules that decide a run's numbers, relative to the package; what draws, reads or tells of them is not here.
 DECIDING = (

@@ -1,22 +1,17 @@
 """Reading run directories: ledgers as one table, sample strips, floors."""
 
-import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from iterative_retraining.runs.provenance import read_manifest as read_manifest
-from iterative_retraining.runs.provenance import this_machine
-from iterative_retraining.runs.directory import (read_config, read_ledger)
 from iterative_retraining.errors import RunError
+from iterative_retraining.runs.directory import read_config, read_ledger
 from iterative_retraining.runs.directory import read_floor as read_floor
-
+from iterative_retraining.runs.provenance import read_manifest as read_manifest
 
 
 def find_results(start: str | Path = ".") -> list[Path]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.config import RunConfig
-from iterative_retraining.runs.directory import History, Run, read_fit, read_ledger, read_state
 from iterative_retraining.distributed import Team
+from iterative_retraining.runs.directory import History, Run, read_fit, read_ledger, read_state
 
 
 class SharedRun:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.models import MODELS
+from iterative_retraining.models.fitting import kept_share, ramp_share
 from iterative_retraining.models.pretrained import WEIGHTS_URLS
 
 
@@ -48,8 +49,9 @@ class Retraining:
 
     def rate(self, n_seen: np.ndarray | float) -> np.ndarray:
         """The learning rate after ``n_seen`` images of a retraining, as a fraction of the nominal one."""
-        n_seen = np.asarray(n_seen, dtype=float)
-        return np.minimum(1.0, n_seen / self._ramp) if self._ramp else np.ones_like(n_seen)
+        return (
+            ramp_share(np.asarray(n_seen, dtype=float), self._ramp) if self._ramp else np.ones_like(n_seen, dtype=float)
+        )
 
     @property
     def _ramp(self) -> int:
@@ -58,7 +60,7 @@ class Retraining:
 
     def memory(self, n_seen: np.ndarray | float) -> np.ndarray:
         """The weight that the EMA still gives to the weights from before the retraining: 0.5^(n_seen / half-life)."""
-        return 0.5 ** (np.asarray(n_seen, dtype=float) / max(self.ema_halflife_images, 1e-8))
+        return kept_share(np.asarray(n_seen, dtype=float), self.ema_halflife_images)
 
     @property
     def peak_rate(self) -> float:
