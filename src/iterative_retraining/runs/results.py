@@ -27,8 +27,8 @@ def find_results(start: str | Path = ".") -> list[Path]:
 
 
 def read_runs(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """One row per run and generation: the ledger's columns, and run_id, path, dataset, model, scheme, lam, scheme_options (as
-    JSON text), seed.
+    """One row per run and generation: the ledger's columns, and run_id, path, dataset, model, scheme, lam,
+    scheme_options (JSON text), seed.
 
     ``lam`` is NaN for a scheme that has none. Raises RunError for a directory that is no run or has no generation yet.
     """
