@@ -99,11 +99,20 @@ class Scheme(Protocol):
     def order(self) -> float:
         """Where the arm stands among others in tables and legends, rising."""
 
+    def check(self, n_real: int, n_retrain: int) -> None:
+        """Raises ValueError, before anything is spent, if ``n_real`` real data do not suffice for ``n_retrain``."""
+
+    def notice(self, n_real: int) -> str:
+        """What a user should be told before the run, such as that lam n is less than one sample; "" for nothing."""
+
     def n_samples(self, n_real: int) -> int:
         """How many samples of the previous generation the next training set needs."""
 
+    def initial_set(self, real: np.ndarray) -> TrainingSet:
+        """What theta_0 is fitted to."""
+
     def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: int) -> TrainingSet:
-        """D_t, never empty, from the real data (n, ...) and the samples of generations 0..t-1, ``history[-1]`` last."""
+        """D_t, t > 0, never empty, of real data (n, ...) and samples of generations 0..t-1, ``history[-1]`` last."""
 
 
 class Dataset(Protocol):

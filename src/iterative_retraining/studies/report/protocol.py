@@ -49,9 +49,8 @@ class Retraining:
 
     def rate(self, n_seen: np.ndarray | float) -> np.ndarray:
         """The learning rate after ``n_seen`` images of a retraining, as a fraction of the nominal one."""
-        return (
-            ramp_share(np.asarray(n_seen, dtype=float), self._ramp) if self._ramp else np.ones_like(n_seen, dtype=float)
-        )
+        n_seen = np.asarray(n_seen, dtype=float)
+        return ramp_share(n_seen, self._ramp) if self._ramp else np.ones_like(n_seen)
 
     @property
     def _ramp(self) -> int:
