@@ -26,7 +26,7 @@ from iterative_retraining.metrics.features import build_features
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs.attempts import attempt, bytes_needed, check_disk
-from iterative_retraining.runs.directory import Run, read_config, read_floor, read_state
+from iterative_retraining.runs.directory import Run, read_config, read_floor, read_ledger, read_samples, read_state
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.provenance import write_manifest
 from iterative_retraining.runs.shared_runs import SharedRun
@@ -44,6 +44,7 @@ class Experiment:
     metrics: ImageMetrics
     n_retrain: int
     initial_state: Mapping[str, np.ndarray] | None
+    initial_samples: np.ndarray | None
     team: Team
     checkpoint_images: int = 0
 
@@ -67,6 +68,7 @@ class Experiment:
                 fixed_latents=config.latents == "fixed",
                 run=run,
                 initial_state=self.initial_state,
+                initial_samples=self.initial_samples,
                 progress=progress,
             )
 
@@ -115,6 +117,7 @@ def open_experiment(
         model, initial_state = new_model(), _initial_state(init, config, real.shape[1:]) if init else None
         if initial_state is not None:
             model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
+    samples = _initial_samples(init, config) if init else None
     metrics, scheme = ImageMetrics(space, test=test, device=device), config.built_scheme
     path = Path(run_dir or Path("runs") / "manual" / config.run_id)
     n_samples = max(len(real), scheme.n_samples(len(real)))
@@ -129,7 +132,7 @@ def open_experiment(
         _measure_floor(run, metrics, real)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
-    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, team, checkpoint_images)
+    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
 
 
 @contextmanager
@@ -161,6 +164,15 @@ def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) ->
         return read_state(Path(init))
     asked = {"model": config.model, "dataset": config.dataset, "options": config.options}
     return state_that_fits(init, item_shape=item_shape, **asked)
+
+
+def _initial_samples(init: str, config: RunConfig) -> np.ndarray | None:
+    """The samples of theta_0, if the run directory ``init`` holds those that this run would draw; None if not."""
+    if not _is_run(init) or len(read_ledger(Path(init))) != 1:
+        return None
+    identity, own = read_config(Path(init))["identity"], config.identity()
+    same = ("dataset", "n_real", "model", "options", "seed")
+    return read_samples(Path(init)) if all(identity.get(key) == own[key] for key in same) else None
 
 
 def _is_run(init: str) -> bool:

@@ -93,6 +93,11 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     return load_file(_check_file(path, "checkpoint", read_ledger(path)[-1]))
 
 
+def read_samples(path: Path) -> np.ndarray:
+    """The samples of the last complete generation, memory-mapped. Raises RunError if they are damaged."""
+    return np.load(_check_file(path, "samples", read_ledger(path)[-1]), mmap_mode="r", allow_pickle=False)
+
+
 def read_fit(path: Path, seed: int) -> dict[str, np.ndarray] | None:
     """The checkpoint within the fit of this seed, if one is there and whole: else that fit begins at its beginning."""
     try:
