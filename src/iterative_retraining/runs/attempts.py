@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from iterative_retraining.errors import RunError
@@ -31,15 +32,15 @@ def bytes_needed(
     return (3 + kept) * state + (generations * n_samples + (n_retrain + 1) * N_PREVIEW) * item
 
 
-def check_disk(run: Run, needed: int) -> None:
-    """Raises RunError, and gives the directory free, if its disk has less than ``needed`` bytes for what it holds and
-    will hold."""
-    held = sum(file.stat().st_size for file in run.path.iterdir() if file.is_file())
-    free = shutil.disk_usage(run.path).free
+def check_disk(path: Path, needed: int) -> None:
+    """Raises RunError if the disk of a run directory, which need not be there yet, has less than ``needed`` bytes for
+    what it holds and will hold."""
+    held = sum(file.stat().st_size for file in path.iterdir() if file.is_file()) if path.is_dir() else 0
+    disk = next(place for place in (path.absolute(), *path.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(disk).free
     if free + held < needed:
-        run.close()
         raise RunError(
-            f"{run.path} needs about {needed / 1e6:.1f} MB and its disk has {free / 1e6:.1f} MB free; free some space, "
+            f"{path} needs about {needed / 1e6:.1f} MB and its disk has {free / 1e6:.1f} MB free; free some space, "
             "choose another run_dir, or keep fewer weights (keep_every)"
         )
 
