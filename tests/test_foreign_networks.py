@@ -105,8 +105,8 @@ def test_options_are_those_of_the_network():
         resolve_options("spline_flow", "digits", {"network": "adm"})
 
 
-def test_the_first_network_is_not_part_of_a_runs_identity():
-    assert "network" not in RunConfig().identity()["options"]
+def test_the_network_is_part_of_a_runs_identity():
+    assert RunConfig().identity()["options"]["network"] == "ddpmpp"
     assert RunConfig(options={"network": "ddpmpp"}).hash == RunConfig().hash
     config = RunConfig(options={"network": "adm"})
     assert config.identity()["options"]["network"] == "adm"
