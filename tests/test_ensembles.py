@@ -24,7 +24,9 @@ from iterative_retraining.studies.toy2d.metrics import PlaneMetrics
 from iterative_retraining.training_set import TrainingSet
 
 SMALL = {
-    "ddpm": ProcessMembers(DDPM(time_scale=0.004, n_steps=5, eta=1.0, clip=False), width=16, n_layers=2),
+    "ddpm": ProcessMembers(
+        DDPM(time_scale=0.004, n_steps=5, solver="ancestral_posterior", clip=False), width=16, n_layers=2
+    ),
     "edm": ProcessMembers(EDM(sigma_data=0.6, sigma_max=20.0, n_steps=6), width=16, n_layers=2),
     "flow_matching": ProcessMembers(FlowMatching(time_scale=4.0, n_steps=3), width=16, n_layers=2),
     "spline_flow": SplineMembers(n_transforms=2, n_bins=4, width=8, n_layers=1),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from iterative_retraining.models import resolve_options
-from iterative_retraining.models.pretrained import where_from
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
+from iterative_retraining.models.pretrained import where_from
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.protocol import (
     CODE_BUDGET,

@@ -31,7 +31,7 @@ NETWORK = UNetConfig(
 CONFIG = TrainingConfig(network=NETWORK, n_images_initial=320, n_images_per_retraining=160, batch_size=32)
 new_edm = partial(NetworkModel, EDM(n_steps=4))
 FLOWS = [FlowMatching(n_steps=2), FlowMatching(solver="dopri5", tolerance=1e-2)]
-PROCESSES = [EDM(n_steps=4), *FLOWS, DDPM(n_steps=5), DDPM(n_steps=5, eta=1.0)]
+PROCESSES = [EDM(n_steps=4), *FLOWS, DDPM(n_steps=5), DDPM(n_steps=5, solver="ancestral_posterior")]
 
 
 def test_flat_parameters_are_views_with_views_of_gradients():

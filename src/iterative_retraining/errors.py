@@ -42,7 +42,8 @@ def refuse_unknown(kind: str, given: Iterable[object], allowed: Collection[str],
         if value not in allowed:
             close = difflib.get_close_matches(str(value), allowed, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"unknown {kind} {value!r}{f' of {of}' if of else ''}; allowed: {', '.join(allowed) or 'none'}{hint}")
+            what = f"{kind} {value!r}" + (f" of {of}" if of else "")
+            raise ConfigError(f"unknown {what}; allowed: {', '.join(allowed) or 'none'}{hint}")
 
 
 def find(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
