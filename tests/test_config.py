@@ -52,7 +52,7 @@ def test_nothing_is_written_for_a_bad_parameter(change, message, tmp_path):
 
 
 def test_a_misspelt_parameter_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="unknown parameter .lambd.; allowed: .*did you mean .lam."):
+    with pytest.raises(ConfigError, match=r"unknown parameter .lambd.; allowed: .*did you mean .lam."):
         open_experiment(n_retrain=1, lambd=0.5, run_dir=tmp_path / "run")
 
 
