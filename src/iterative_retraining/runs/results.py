@@ -15,7 +15,7 @@ from iterative_retraining.studies.report.comparisons import arm_label
 from iterative_retraining.studies.report.protocol import family_label
 from iterative_retraining.runs.provenance import read_manifest as read_manifest
 from iterative_retraining.runs.provenance import this_machine
-from iterative_retraining.runs.directory import (read_config, read_ledger)
+from iterative_retraining.runs.reading import read_config, read_ledger, read_strip
 from iterative_retraining.errors import RunError
 from iterative_retraining.runs.directory import read_floor as read_floor
 
@@ -79,7 +79,7 @@ def read_previews(path: str | Path) -> np.ndarray:
     path, n = Path(path), len(read_ledger(Path(path)))
     whole = path / "samples.png"
     rows = [whole] if whole.is_file() else [path / f"preview-{t:04d}.png" for t in range(n)]
-    strips = np.concatenate([np.asarray(Image.open(file)) for file in rows])
+    strips = np.concatenate([read_strip(file) for file in rows])
     size = strips.shape[0] // n
     return strips.reshape(n, size, -1, size, *strips.shape[2:]).swapaxes(1, 2)
 
@@ -104,7 +104,7 @@ def publish(runs: Sequence[str | Path], results: str | Path) -> list[Path]:
         targets.append(target)
         for name in PUBLISHED:
             shutil.copyfile(run / name, target / name)
-        strips = [np.asarray(Image.open(run / f"preview-{t:04d}.png")) for t in range(len(read_ledger(run)))]
+        strips = [read_strip(run / f"preview-{t:04d}.png") for t in range(len(read_ledger(run)))]
         Image.fromarray(np.concatenate(strips)).save(target / "samples.png", optimize=True)
     write_crate(results)
     return targets
