@@ -9,7 +9,7 @@ from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.memory import MemoryRun
-from iterative_retraining.schemes import FullySynthetic, Mix
+from iterative_retraining.schemes import Accumulate, FullySynthetic, Mix
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies.toy2d.distributions import LAWS
 from iterative_retraining.studies.toy2d.ensembles import (
@@ -112,14 +112,7 @@ def test_an_ensemble_follows_algorithm_1_as_a_single_model_does():
 
 
 def test_accumulating_schemes_read_their_own_members_history():
-    class Accumulate(Mix):
-        history_length = None
-
-        def training_set(self, real, history, *, seed):
-            parts = (real, *history[:])
-            return TrainingSet(parts, tuple(np.arange(len(part)) for part in parts))
-
-    _, records, _ = start("edm", [(Accumulate(1.0), 0), (Mix(1.0), 0)], [real(50), real(50)], 2)
+    _, records, _ = start("edm", [(Accumulate(), 0), (Mix(1.0), 0)], [real(50), real(50)], 2)
     assert records[2].n_synthetic == (100, 50)
 
 

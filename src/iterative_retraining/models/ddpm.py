@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iterative_retraining.models.family import NetworkFamily
 from iterative_retraining.models.process import Draw, Net, Uncoupled, check_choice, check_numbers, evaluate, wide
 
 SPACINGS = ("quadratic", "quadratic_0.8", "uniform")
@@ -93,3 +94,6 @@ class DDPM(Uncoupled):
             noise = draw(k + 1).double() if self.eta and t_next is not None else None
             x = ddim_step(x, eps, levels[t], a_next, eta=self.eta, noise=noise, clip=self.clip)
         return x
+
+
+DDPM_FAMILY = NetworkFamily("ddpm", "DDPM", DDPM)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from iterative_retraining.models.family import NetworkFamily
 from iterative_retraining.models.process import Draw, Net, Uncoupled, check_numbers, evaluate, wide
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -95,3 +96,6 @@ class EDM(Uncoupled):
         """`sample_heun` from ``draw(0)``."""
         levels = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max, "rho": self.rho}
         return sample_heun(self.denoiser(net), draw(0), n_steps=self.n_steps, **levels)
+
+
+EDM_FAMILY = NetworkFamily("edm", "EDM", EDM)

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from iterative_retraining.models.dopri5 import dopri5
+from iterative_retraining.models.family import NetworkFamily
 from iterative_retraining.models.process import Draw, Net, check_choice, check_numbers, evaluate, wide
 
 Velocity = Callable[[Tensor, float | Tensor], Tensor]  # of x (B, ...), float64, and the time t, one or (B,); like x
@@ -84,3 +85,6 @@ class FlowMatching:
         """`integrate` from ``draw(0)``."""
         how = {"solver": self.solver, "n_steps": self.n_steps, "tolerance": self.tolerance}
         return integrate(lambda x, t: evaluate(net, x, self.time_scale * t), draw(0), **how)
+
+
+FLOW_MATCHING_FAMILY = NetworkFamily("flow_matching", "flow matching", FlowMatching)

@@ -7,6 +7,8 @@ from typing import Self
 import numpy as np
 from scipy.special import gammaln, psi
 
+from iterative_retraining.models.family import PlainFamily
+from iterative_retraining.schemes.ratio import synthetic_count
 from iterative_retraining.seeding import generator, noise_by_index
 from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
@@ -14,6 +16,8 @@ from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 class Gaussian:
     """A multivariate Gaussian with the sample mean and the unbiased covariance (divisor N - 1).
 
+    Where items have weights w, both are weighted and the divisor is sum w - sum w^2 / sum w: still unbiased for data of
+    one distribution (reliability weights).
     Takes vectors (N, D) of floats, or uint8 images, which it treats as vectors of pixels in [-1, 1].
     """
 
@@ -26,15 +30,16 @@ class Gaussian:
     def fit(self, data: TrainingSet, *, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Self:
         """Sample mean and unbiased covariance. ``seed`` draws nothing: the estimate has no randomness of its own.
 
-        Raises ValueError with fewer than two data.
+        Raises ValueError with fewer than two data of a weight above 0.
         """
-        items = data.array()
-        if len(items) < 2:
-            raise ValueError(f"a covariance needs at least 2 data, got {len(items)}")
+        items, weights = data.array(), None if data.weights is None else data.item_weights(np.arange(len(data)))
+        n_counted = len(items) if weights is None else np.count_nonzero(weights)
+        if n_counted < 2:
+            raise ValueError(f"a covariance needs at least 2 data, got {n_counted}")
         self.is_image, self.item_shape = items.dtype == np.uint8, items.shape[1:]
         x = (to_unit(items) if self.is_image else items).reshape(len(items), -1).astype(np.float64)
-        self.mean = x.mean(axis=0)
-        self.cov = np.atleast_2d(np.cov(x, rowvar=False))
+        self.mean = x.mean(axis=0) if weights is None else np.average(x, axis=0, weights=weights)
+        self.cov = np.atleast_2d(np.cov(x, rowvar=False, aweights=weights))
         if progress is not None:
             progress(len(items), len(items))
         return self
@@ -71,6 +76,9 @@ class Gaussian:
         """The inverse of `state_dict`."""
         self.mean, self.cov = state["mean"], state["cov"]
         self.item_shape, self.is_image = tuple(int(n) for n in state["item_shape"]), bool(state["is_image"][0])
+
+
+GAUSSIAN_FAMILY = PlainFamily("gaussian", "Gaussian", Gaussian, has_density=True)
 
 
 def contraction(n: int) -> float:
@@ -121,7 +129,7 @@ def simulate_std(
     if lam is not None:
         real_mean, real_squares = _draw_statistics(rng, mean[0], std[0], n)
         mean[0], std[0] = real_mean, np.sqrt(real_squares / (n - 1))
-    n_synthetic = n if lam is None else int(lam * n)
+    n_synthetic = n if lam is None else synthetic_count(lam, n)
     for t in range(generations):
         if n_synthetic == 0:
             mean[t + 1], std[t + 1] = mean[0], std[0]

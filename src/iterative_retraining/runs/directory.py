@@ -41,9 +41,10 @@ from iterative_retraining.runs.reading import (
     read_manifest,
     read_samples,
     read_state,
+    samples_of,
 )
 
-__all__ = ["History", "Run", "read_config", "read_floor", "read_ledger", "read_state"]
+__all__ = ["History", "Run", "read_config", "read_floor", "read_ledger", "read_samples", "read_state"]
 
 
 class Run:
@@ -67,7 +68,7 @@ class Run:
             self._cut_torn_line()
             if self.rows:
                 for kind in ("checkpoint", "samples"):
-                    checkfile_of(self.path, kind, self.rows[-1])
+                    check_file(self.path, kind, self.rows[-1])
         except BaseException:
             self.close()
             raise
@@ -130,7 +131,7 @@ class Run:
         self._check_open()
         about = {"seed": str(seed), "sha256": state_sha256(state)}
         content = save({name: np.asarray(array, order="C") for name, array in state.items()}, metadata=about)
-        writefile_of(self.path / FIT, lambda file: file.write(content))
+        write_file(self.path / FIT, lambda file: file.write(content))
 
     def commit(
         self,
@@ -204,7 +205,7 @@ class History(Sequence):
         return len(self.run.rows)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return read_samples(self.run.path, self.run.rows[index])
+        return samples_of(self.run.path, self.run.rows[index])
 
 
 def _strip(images: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ def lock(path: Path) -> FileLock:
     """Makes the directory if need be and takes its lock, which belongs to the object returned: it is given free by its
     ``release()``, when nothing refers to it any more, and when the process ends, however it ends.
 
-    Raises RunError if the directory is unwritable, in use by this process or another, or on a file system without locks.
+    Raises RunError if the directory is unwritable, in use, in this process or another, or has no locks.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def lock(path: Path) -> FileLock:
     except OSError as error:
         if error.errno in NO_LOCKS:
             raise RunError(
-                f"{path} is on a file system without locks ({error.strerror}), where two processes could write one run; "
+                f"{path} is on a file system without locks ({error.strerror}): two processes could write one run; "
                 "choose a run_dir on another, such as a local disk"
             ) from error
         raise RunError(f"cannot write the run directory {path}: {error.strerror}; choose another run_dir") from error

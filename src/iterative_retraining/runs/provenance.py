@@ -4,7 +4,6 @@ import ast
 import datetime
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess

@@ -34,8 +34,8 @@ TEXT_OR_NULL, COUNT_OR_NULL = {"type": ["string", "null"]}, {"type": ["integer",
 
 IDENTITY = _object(
     "dataset model scheme lam seed options init",
-    **{name: TEXT for name in ("dataset", "model", "scheme", "init", "latents")},
-    **{name: COUNT_OR_NULL for name in ("n_images_initial", "n_images_per_retraining")},
+    **dict.fromkeys(("dataset", "model", "scheme", "init", "latents"), TEXT),
+    **dict.fromkeys(("n_images_initial", "n_images_per_retraining"), COUNT_OR_NULL),
     lam={"type": ["number", "null"], "minimum": 0},
     seed=COUNT,
     n_real=COUNT,
@@ -47,9 +47,9 @@ ROW = {
     **_object(
         "generation n_images n_real n_synthetic seconds_fit seconds_sample seconds_metrics checkpoint_sha256 "
         "samples_sha256",
-        **{name: COUNT for name in ("generation", "n_images", "n_real", "n_synthetic")},
-        **{name: SECONDS for name in ("seconds_fit", "seconds_sample", "seconds_metrics")},
-        **{name: DIGEST for name in ("checkpoint_sha256", "samples_sha256")},
+        **dict.fromkeys(("generation", "n_images", "n_real", "n_synthetic"), COUNT),
+        **dict.fromkeys(("seconds_fit", "seconds_sample", "seconds_metrics"), SECONDS),
+        **dict.fromkeys(("checkpoint_sha256", "samples_sha256"), DIGEST),
     ),
     "additionalProperties": NUMBER,
 }
@@ -65,7 +65,7 @@ MADE_BY = {
 ATTEMPT = _object(
     "started first_generation git python packages hardware",
     **MADE_BY,
-    **{name: TEXT for name in ("started", "ended", "message")},
+    **dict.fromkeys(("started", "ended", "message"), TEXT),
     outcome={"enum": ["complete", "stopped", "failed"]},
     first_generation=COUNT,
     last_generation={"type": "integer", "minimum": -1},
@@ -75,7 +75,8 @@ ATTEMPT = _object(
 ATTEMPT["dependentRequired"] = {"outcome": ["message", "ended"]}
 MANIFEST = _object(
     "run_id n_retrain real_sha256 attempts",
-    **{name: TEXT for name in ("run_id", "real_sha256")},
+    run_id=TEXT,
+    real_sha256=DIGEST,
     n_retrain=COUNT,
     attempts={"type": "array", "items": ATTEMPT, "minItems": 1},
     initial_weights_sha256=TEXT_OR_NULL,
@@ -245,7 +246,15 @@ def read_fit(path: Path, seed: int) -> dict[str, np.ndarray] | None:
     return state if whole else None
 
 
-def read_samples(path: Path, row: Mapping[str, Any]) -> np.ndarray:
+def read_samples(path: str | Path) -> np.ndarray:
+    """The samples of the last complete generation, memory-mapped. Raises RunError if they are damaged."""
+    rows = read_ledger(path)
+    if not rows:
+        raise RunError(f"{path} holds no complete generation yet")
+    return samples_of(Path(path), rows[-1])
+
+
+def samples_of(path: Path, row: Mapping[str, Any]) -> np.ndarray:
     """The samples of a generation, memory-mapped. Raises RunError if they are no longer kept, or damaged."""
     file = file_of(path, "samples", row["generation"])
     if not file.is_file():
