@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from iterative_retraining.runs.directory import read_config, read_ledger
-from iterative_retraining.runs.provenance import read_manifest
+from iterative_retraining.runs.reading import read_config, read_ledger, read_manifest, read_strip
 
 CRATE = "ro-crate-metadata.json"
 FILES = ("config.json", "manifest.json", "ledger.jsonl", "floor.json")  # of a run; its previews become one picture
@@ -29,7 +28,7 @@ def publish(runs: Sequence[str | Path], results: str | Path) -> list[Path]:
         targets.append(target)
         for name in FILES:
             shutil.copyfile(run / name, target / name)
-        strips = [np.asarray(Image.open(run / f"preview-{t:04d}.png")) for t in range(len(read_ledger(run)))]
+        strips = [read_strip(run / f"preview-{t:04d}.png") for t in range(len(read_ledger(run)))]
         Image.fromarray(np.concatenate(strips)).save(target / "samples.png", optimize=True)
     write_crate(results)
     return targets

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from iterative_retraining.errors import RunError
-from iterative_retraining.runs.directory import read_config, read_ledger
-from iterative_retraining.runs.directory import read_floor as read_floor
-from iterative_retraining.runs.provenance import read_manifest as read_manifest
+from iterative_retraining.runs.reading import read_config, read_ledger, read_strip
+from iterative_retraining.runs.reading import read_floor as read_floor
+from iterative_retraining.runs.reading import read_manifest as read_manifest
 
 
 def find_results(start: str | Path = ".") -> list[Path]:
@@ -56,6 +55,6 @@ def read_previews(path: str | Path) -> np.ndarray:
     path, n = Path(path), len(read_ledger(Path(path)))
     whole = path / "samples.png"
     rows = [whole] if whole.is_file() else [path / f"preview-{t:04d}.png" for t in range(n)]
-    strips = np.concatenate([np.asarray(Image.open(file)) for file in rows])
+    strips = np.concatenate([read_strip(file) for file in rows])
     size = strips.shape[0] // n
     return strips.reshape(n, size, -1, size, *strips.shape[2:]).swapaxes(1, 2)
