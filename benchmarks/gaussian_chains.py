@@ -1,4 +1,4 @@
-"""Fully synthetic Gaussian chains: the exact law by sufficient statistics against a NumPy loop that draws every sample.
+"""Fully synthetic Gaussian chains: sufficient statistics from their distribution against a loop that draws all samples.
 
     python benchmarks/gaussian_chains.py
 

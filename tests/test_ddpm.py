@@ -6,9 +6,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from iterative_retraining.models.ddpm import DDPM, signal_levels
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 
-LAW = LAWS["eight_gaussians"]
+TARGET = DISTRIBUTIONS["eight_gaussians"]
 SHAPE = (3, 1, 4, 4)
 
 
@@ -27,7 +27,7 @@ def exact_net(process):
 
     def net(x, t):
         a = levels[int(t[0])].item()
-        score = LAW.score(x.double() / a**0.5, ((1 - a) / a) ** 0.5) / a**0.5
+        score = TARGET.score(x.double() / a**0.5, ((1 - a) / a) ** 0.5) / a**0.5
         return -((1 - a) ** 0.5) * score
 
     return net
@@ -90,12 +90,12 @@ def test_signal_levels_by_hand():
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ancestral_posterior", "dpmpp_3m"])
-def test_the_exact_score_takes_noise_to_the_law(solver):
+def test_the_exact_score_takes_noise_to_the_distribution(solver):
     process = DDPM(n_steps=200, solver=solver, clip=False)
     x = process.sample(exact_net(process), lambda k: gaussians(k, 20_000, 2)).numpy()
-    means = np.array(LAW.means)
+    means = np.array(TARGET.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * x.std(axis=0) / np.sqrt(len(x)))
-    expected = means.var(axis=0) + LAW.std**2
+    expected = means.var(axis=0) + TARGET.std**2
     np.testing.assert_array_less(np.abs(x.var(axis=0) - expected), 4 * (x**2).std(axis=0) / np.sqrt(len(x)))
 
 

@@ -6,11 +6,11 @@ from torchdiffeq import odeint
 
 from iterative_retraining.models.dopri5 import dopri5
 from iterative_retraining.models.process import wide
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 
 from conftest import exact_velocity
 
-LAW = LAWS["eight_gaussians"]
+TARGET = DISTRIBUTIONS["eight_gaussians"]
 
 
 def gaussians(seed, *shape):
@@ -18,7 +18,7 @@ def gaussians(seed, *shape):
 
 
 def velocity(x, t):
-    return exact_velocity(LAW, x, t)
+    return exact_velocity(TARGET, x, t)
 
 
 def counted(velocity, counts):
@@ -33,7 +33,7 @@ def counted(velocity, counts):
 
 @pytest.mark.parametrize("tolerance", [1e-5, 1e-8])
 def test_gaussians_of_any_width_are_transported_exactly(tolerance):
-    scales = torch.tensor([1e-2, 0.2, 1.0, 5.0], dtype=torch.float64)  # each item an own law N(0, scale^2)
+    scales = torch.tensor([1e-2, 0.2, 1.0, 5.0], dtype=torch.float64)  # each item an own distribution N(0, scale^2)
 
     def exact(x, t):
         slope = (scales**2 * t - (1 - t)) / (scales**2 * t**2 + (1 - t) ** 2)

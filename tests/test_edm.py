@@ -53,7 +53,7 @@ def test_loss_of_the_exact_denoiser_is_the_posterior_variance():
     assert abs(loss.item() - 1) < 4 * np.sqrt(2 / 400_000)
 
 
-def test_heun_with_the_exact_denoiser_transports_the_noise_to_the_data_law():
+def test_heun_with_the_exact_denoiser_transports_the_noise_to_the_data_distribution():
     # For N(0, s^2) the ODE is solved by x(0) = x(T) s / sqrt(s^2 + T^2): compare pointwise, and the order of the error.
     noise, s = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)).double(), 0.5
     exact = 80 * noise * s / np.sqrt(s**2 + 80**2)
@@ -66,7 +66,7 @@ def test_heun_with_the_exact_denoiser_transports_the_noise_to_the_data_law():
     assert errors[0] / errors[1] > 3  # second order: halving the step quarters the error
 
 
-def test_heun_recovers_a_mixture_law():
+def test_heun_recovers_a_mixture():
     means, s = torch.tensor([-1.0, 1.0]).double(), 0.2
 
     def denoise(x, sigma):

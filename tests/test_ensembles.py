@@ -11,7 +11,7 @@ from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.schemes import Accumulate, FullySynthetic, Mix, Weighted
 from iterative_retraining.seeding import stage_seed
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.ensembles import (
     Ensemble,
     EnsembleConfig,
@@ -39,12 +39,12 @@ CONFIG = EnsembleConfig(
     ema_halflife_points=100,
     coupled=16,
 )
-LAW = LAWS["eight_gaussians"]
+TARGET = DISTRIBUTIONS["eight_gaussians"]
 every_family = pytest.mark.parametrize("family", SMALL)
 
 
 def real(n=200, seed=0):
-    return LAW.sample(n, seed=seed)
+    return TARGET.sample(n, seed=seed)
 
 
 def fitted(seeds, data, config=CONFIG):
@@ -184,22 +184,22 @@ def test_splines_are_the_flow_of_zuko_and_integrate_to_one():
     torch.testing.assert_close(mass, torch.ones(2).double(), atol=2e-3, rtol=0)
 
 
-def test_the_sampler_on_the_exact_score_recovers_the_law():
+def test_the_sampler_on_the_exact_score_recovers_the_distribution():
     process = PLANE_FAMILIES["edm"].process
 
     def net(y, level):  # what the network has to be for the denoiser to be Tweedie's formula
         sigma = (4 * level[0].double()).exp()
         variance = sigma**2 + process.sigma_data**2
         x = y.double() * variance.sqrt()
-        denoised = x + sigma**2 * LAW.score(x, sigma.item())
+        denoised = x + sigma**2 * TARGET.score(x, sigma.item())
         return (denoised - process.sigma_data**2 / variance * x) * variance.sqrt() / (sigma * process.sigma_data)
 
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((20_000, 2)))
     x = process.sample(net, lambda k: noise).numpy()
     error = x.std(axis=0) / np.sqrt(len(x))
-    means = np.array(LAW.means)
+    means = np.array(TARGET.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * error)
-    expected = means.var(axis=0) + LAW.std**2
+    expected = means.var(axis=0) + TARGET.std**2
     np.testing.assert_array_less(np.abs(x.var(axis=0) - expected), 4 * (x**2).std(axis=0) / np.sqrt(len(x)))
 
 
@@ -207,7 +207,7 @@ def test_the_sampler_on_the_exact_score_recovers_the_law():
 def test_every_family_learns_eight_gaussians(family):
     config = EnsembleConfig(PLANE_FAMILIES[family], n_points_initial=256 * (600 if family == "spline_flow" else 1500))
     ensemble = fitted([0], [real(2000)], config)
-    measure = PlaneMetrics(LAW, 1000, seed=9)
+    measure = PlaneMetrics(TARGET, 1000, seed=9)
     found = measure(ensemble.sample(1000, seed=(1,))[:, 0])
     noise = np.random.default_rng(0).standard_normal((1000, 2))
     assert found["modes"] == 1.0

@@ -9,16 +9,16 @@ from torchcfm.optimal_transport import OTPlanSampler
 
 from iterative_retraining.models.flow_matching import FlowMatching, couple
 from iterative_retraining.models.solvers import Field
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 
 from conftest import exact_velocity
 
-LAW = LAWS["eight_gaussians"]
+TARGET = DISTRIBUTIONS["eight_gaussians"]
 PLAIN = FlowMatching(time_scale=1.0, coupling="independent")
 
 
 def velocity(x, t):
-    return exact_velocity(LAW, x, t)
+    return exact_velocity(TARGET, x, t)
 
 
 def gaussians(seed, *shape):
@@ -52,17 +52,17 @@ def test_a_gaussian_is_transported_point_by_point(how, error):
 
 
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
-def test_the_exact_velocity_takes_noise_to_the_law(solver):
+def test_the_exact_velocity_takes_noise_to_the_distribution(solver):
     noise = gaussians(0, 20_000, 2)
     x = replace(PLAIN, n_steps=60, solver=solver).sample(velocity, lambda k: noise).numpy()
-    means = np.array(LAW.means)
+    means = np.array(TARGET.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * x.std(axis=0) / np.sqrt(len(x)))
-    expected = means.var(axis=0) + LAW.std**2
+    expected = means.var(axis=0) + TARGET.std**2
     np.testing.assert_array_less(np.abs(x.var(axis=0) - expected), 4 * (x**2).std(axis=0) / np.sqrt(len(x)))
 
 
 def test_the_loss_is_least_at_the_exact_velocity():
-    x, noise, level_noise = torch.from_numpy(LAW.sample(20_000, seed=2)), gaussians(1, 20_000, 2), torch.tensor(0.25)
+    x, noise, level_noise = torch.from_numpy(TARGET.sample(20_000, seed=2)), gaussians(1, 20_000, 2), torch.tensor(0.25)
     numbers = level_noise.double().expand(20_000)
     best = PLAIN.loss_terms(velocity, x, numbers, noise).mean()
     for shift in (-0.3, 0.3):
