@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from iterative_retraining.models.gaussian import (
-    Gaussian,
+from iterative_retraining.models.gaussian import Gaussian
+from iterative_retraining.retrain import retrain
+from iterative_retraining.schemes import FullySynthetic, Mix
+from iterative_retraining.studies.theory.gaussian_chains import (
     contraction,
     expected_std,
     log_std_drift,
     simulate_cov_factors,
     simulate_std,
 )
-from iterative_retraining.retrain import retrain
-from iterative_retraining.schemes import FullySynthetic, Mix
 from iterative_retraining.training_set import TrainingSet
 
 
