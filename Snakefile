@@ -135,12 +135,13 @@ rule published:
 
         matplotlib.use("Agg")
         from iterative_retraining.studies import plots
-        from iterative_retraining.runs import results
+        from iterative_retraining.runs import publishing, results
+        from iterative_retraining.studies.report import chapters
 
-        results.publish(params.runs, "results")
+        publishing.publish(params.runs, "results")
         digits = results.of_dataset(results.find_results(), "digits")
         if digits:
-            families = results.read_families(digits)
+            families = chapters.read_families(digits)
             figure = plots.family_curves(families, results.read_floor(digits[0]), ["fid", "precision", "recall"])
             figure.savefig("results/quality.png", dpi=110)
         for chapter, given in params.chapters.items():

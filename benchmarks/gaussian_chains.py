@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from iterative_retraining.models.gaussian import simulate_std
+from iterative_retraining.studies.theory.gaussian_chains import simulate_std
 
 
 def loop_over_chains(n: int, generations: int, n_chains: int) -> np.ndarray:

@@ -44,8 +44,8 @@ class Recorded(NetworkModel):
         super().__init__(*given)
         self.losses: list[torch.Tensor] = []
 
-    def _loss(self, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        loss = super()._loss(images, rng)
+    def _loss(self, images: torch.Tensor, rng: torch.Generator, weights: torch.Tensor | None = None) -> torch.Tensor:
+        loss = super()._loss(images, rng, weights)
         self.losses.append(loss.detach())
         return loss
 

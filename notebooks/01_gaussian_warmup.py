@@ -24,20 +24,20 @@ scale = "by hand"
 # %% tags=["hide-input"]
 import numpy as np
 from IPython.display import Markdown
-from iterative_retraining.models.gaussian import (
-    Gaussian,
-    contraction,
-    expected_std,
-    log_std_drift,
-    simulate_cov_factors,
-    simulate_std,
-)
+from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.results import scale_note
 from iterative_retraining.schemes import FullySynthetic
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.gaussian_chains import (
+    contraction,
+    expected_std,
+    log_std_drift,
+    simulate_cov_factors,
+    simulate_std,
+)
 from myst_nb import glue
 from scipy import stats
 

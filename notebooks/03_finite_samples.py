@@ -28,7 +28,6 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from iterative_retraining.models.gaussian import simulate_std
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.results import scale_note
 from iterative_retraining.seeding import stage_seed
@@ -46,6 +45,7 @@ from iterative_retraining.studies.theory.fixed_point import (
     rate_exact,
     rate_theorem1,
 )
+from iterative_retraining.studies.theory.gaussian_chains import simulate_std
 from iterative_retraining.studies.theory.theorem2 import (
     Bound,
     Study,

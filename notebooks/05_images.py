@@ -24,15 +24,14 @@ import numpy as np
 from IPython.display import Markdown
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.results import (
-    arm_previews,
     find_results,
     of_dataset,
     read_floor,
     read_runs,
-    scale_note,
 )
 from iterative_retraining.status import stale_note
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.chapters import arm_previews, scale_note
 from iterative_retraining.studies.report.comparisons import (
     arm_summary,
     arm_table,

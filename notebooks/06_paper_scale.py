@@ -30,16 +30,14 @@ import numpy as np
 import yaml
 from IPython.display import Markdown
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.runs.results import (
-    arm_previews,
-    find_results,
-    of_dataset,
-    read_families,
-    read_floor,
-    scale_note,
-)
+from iterative_retraining.runs.results import find_results, of_dataset, read_floor
 from iterative_retraining.status import stale_note
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.chapters import (
+    arm_previews,
+    read_families,
+    scale_note,
+)
 from iterative_retraining.studies.report.comparisons import arm_summary, family_tables
 from iterative_retraining.studies.report.costs import cost_table, retraining_cost
 from iterative_retraining.studies.report.protocol import (

@@ -21,9 +21,10 @@ scale = "by hand"
 from IPython.display import Markdown
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.provenance import read_manifest
-from iterative_retraining.runs.results import find_results, read_runs, scale_note
+from iterative_retraining.runs.results import find_results, read_runs
 from iterative_retraining.status import markdown, stale_note, status_table
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.chapters import scale_note
 
 check_parameters(globals(), "run_dirs scale")
 run_dirs = run_dirs or find_results()

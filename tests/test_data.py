@@ -39,3 +39,17 @@ def test_training_set_is_the_concatenation_of_its_parts(real_rows, synthetic_row
 def test_training_set_refuses_parts_of_other_shapes():
     with pytest.raises(ValueError, match="differ in shape or dtype"):
         TrainingSet((np.zeros((3, 2)), np.zeros((3, 1))), (np.arange(3), np.arange(3)))
+
+
+def test_weights_are_one_for_each_part_and_one_on_average():
+    parts, rows = (np.arange(10), 100 + np.arange(5), np.arange(3)), (np.arange(4), np.arange(0), np.arange(2))
+    data = TrainingSet(parts, rows, weights=(1.0, 7.0, 4.0))
+    np.testing.assert_allclose(data.item_weights(np.array([5, 0, 3, 4])), [2.0, 0.5, 0.5, 2.0], rtol=1e-15)
+    assert data.item_weights(np.arange(6)).mean() == pytest.approx(1, rel=1e-15)
+    np.testing.assert_array_equal(TrainingSet(parts, rows).item_weights(np.arange(6)), np.ones(6))
+
+
+@pytest.mark.parametrize("weights", [(1.0, -0.1), (1.0, np.nan), (np.inf, 1.0), (0.0, 0.0), (0.0, 1.0), (1.0,)])
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(ValueError, match=r"weights = .* are not allowed"):
+        TrainingSet((np.arange(4), np.arange(3)), (np.arange(4), np.arange(0)), weights=weights)

@@ -9,7 +9,7 @@ from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.memory import MemoryRun
-from iterative_retraining.schemes import FullySynthetic, Mix
+from iterative_retraining.schemes import Accumulate, FullySynthetic, Mix, Weighted
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.ensembles import (
@@ -24,7 +24,9 @@ from iterative_retraining.studies.toy2d.metrics import PlaneMetrics
 from iterative_retraining.training_set import TrainingSet
 
 SMALL = {
-    "ddpm": ProcessMembers(DDPM(time_scale=0.004, n_steps=5, eta=1.0, clip=False), width=16, n_layers=2),
+    "ddpm": ProcessMembers(
+        DDPM(time_scale=0.004, n_steps=5, solver="ancestral_posterior", clip=False), width=16, n_layers=2
+    ),
     "edm": ProcessMembers(EDM(sigma_data=0.6, sigma_max=20.0, n_steps=6), width=16, n_layers=2),
     "flow_matching": ProcessMembers(FlowMatching(time_scale=4.0, n_steps=3), width=16, n_layers=2),
     "spline_flow": SplineMembers(n_transforms=2, n_bins=4, width=8, n_layers=1),
@@ -112,15 +114,31 @@ def test_an_ensemble_follows_algorithm_1_as_a_single_model_does():
 
 
 def test_accumulating_schemes_read_their_own_members_history():
-    class Accumulate(Mix):
-        history_length = None
-
-        def training_set(self, real, history, *, seed):
-            parts = (real, *history[:])
-            return TrainingSet(parts, tuple(np.arange(len(part)) for part in parts))
-
-    _, records, _ = start("edm", [(Accumulate(1.0), 0), (Mix(1.0), 0)], [real(50), real(50)], 2)
+    _, records, _ = start("edm", [(Accumulate(), 0), (Mix(1.0), 0)], [real(50), real(50)], 2)
     assert records[2].n_synthetic == (100, 50)
+
+
+@every_family
+def test_a_members_loss_is_the_mean_of_its_weighted_terms(family):
+    ensemble = fitted([0, 1], [real(), real()], replace(CONFIG, members=SMALL[family]))
+    x = torch.from_numpy(np.stack([real(8, 1), real(8, 2)])).float()
+    numbers = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 8, 3))).float()
+    batch, weights = (numbers[..., 0], numbers[..., 1:]), torch.arange(16.0).view(2, 8)
+    terms = ensemble.config.members.loss_terms(ensemble.weights, x, *batch)
+    by_hand = [sum(weights[i, j] * terms[i, j].mean() for j in range(8)).item() / 8 for i in range(2)]
+    np.testing.assert_allclose(ensemble._losses(x, weights, *batch).tolist(), by_hand, rtol=1e-5)
+    torch.testing.assert_close(ensemble._losses(x, torch.ones(2, 8), *batch), ensemble._losses(x, None, *batch))
+
+
+def test_weights_are_each_members_own():
+    data = [real(100, seed) for seed in (0, 0, 0, 1)]
+    plan = [(Mix(1.0), 0), (Weighted(1.0, 0.5), 0), (Weighted(1.0, 0.9), 0), (FullySynthetic(), 1)]
+    _, _, run = start("edm", plan, data, 2)
+    _, _, alone = start("edm", plan[3:], data[3:], 2)
+    last = run.history[2]
+    np.testing.assert_allclose(last[:, 0], last[:, 1], atol=1e-4)
+    assert np.abs(last[:, 0] - last[:, 2]).max() > 1e-3
+    np.testing.assert_allclose(last[:, 3], alone.history[2][:, 0], atol=1e-4)
 
 
 def test_training_from_scratch_forgets_the_weights():

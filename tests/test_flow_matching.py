@@ -7,7 +7,8 @@ import torch
 from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
 from torchcfm.optimal_transport import OTPlanSampler
 
-from iterative_retraining.models.flow_matching import FlowMatching, couple, integrate
+from iterative_retraining.models.flow_matching import FlowMatching, couple
+from iterative_retraining.models.solvers import Field
 from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 
 from conftest import exact_velocity
@@ -27,11 +28,19 @@ def gaussians(seed, *shape):
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
 def test_3_t_squared_is_integrated_to_t_cubed(solver):
     start = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
-    end = integrate(lambda x, t: 3 * t**2 + 0 * x, start, solver=solver, n_steps=3, tolerance=1e-9)
+    process = replace(PLAIN, solver=solver, n_steps=3, tolerance=1e-9)
+    end = process.integrate(Field.of_velocity(lambda x, t: 3 * t**2 + 0 * x), lambda k: start)
     torch.testing.assert_close(end, start + 1, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize(("how", "error"), [({"n_steps": 40}, 1e-4), ({"solver": "dopri5", "tolerance": 1e-7}, 1e-5)])
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"n_steps": 40}, 1e-4),
+        ({"solver": "dopri5", "tolerance": 1e-7}, 1e-5),
+        ({"solver": "dpmpp_3m", "spacing": "karras", "n_steps": 100, "start_data_std": 0.2}, 1e-3),
+    ],
+)
 def test_a_gaussian_is_transported_point_by_point(how, error):
     def velocity(x, t):  # exact for N(0, 0.2^2)
         t = t.double().view(-1, 1)
@@ -108,7 +117,13 @@ def test_groups_are_coupled_apart_and_one_that_is_not_finite_stays_as_it_is():
     ("change", "message"),
     [
         ({"coupling": "exact"}, "coupling = 'exact' is not allowed; allowed: optimal_transport, independent"),
-        ({"solver": "euler"}, "solver = 'euler' is not allowed; allowed: rk4, dopri5"),
+        ({"solver": "euler"}, "solver = 'euler' is not allowed; allowed: heun, dpmpp_2m, "),
+        (
+            {"solver": "heun"},
+            "solver = 'heun' is not allowed with spacing = 'time', .* allowed: rk4, dopri5, or spacing",
+        ),
+        ({"spacing": "uniform"}, "spacing = 'uniform' is not allowed; allowed: time, karras"),
+        ({"sigma_max": 0.001}, "sigma_max = 0.001"),
         ({"tolerance": 0.0}, "tolerance = 0.0 is not allowed: it must be above 0"),
         ({"n_steps": True}, "n_steps = True is not allowed: it must be of type int"),
     ],

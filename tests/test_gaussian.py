@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from iterative_retraining.models.gaussian import (
-    Gaussian,
+from iterative_retraining.models.gaussian import Gaussian
+from iterative_retraining.retrain import retrain
+from iterative_retraining.schemes import FullySynthetic, Mix
+from iterative_retraining.studies.theory.gaussian_chains import (
     contraction,
     expected_std,
     log_std_drift,
     simulate_cov_factors,
     simulate_std,
 )
-from iterative_retraining.retrain import retrain
-from iterative_retraining.schemes import FullySynthetic, Mix
 from iterative_retraining.training_set import TrainingSet
 
 
@@ -62,7 +62,7 @@ def test_simulated_chains_follow_the_three_exact_rates():
 @pytest.mark.parametrize("lam", [None, 0.5, 2.0])
 def test_exact_law_equals_algorithm_1_on_samples(lam):
     n, steps, chains = 10, 4, 400
-    looped = np.empty(chains)
+    looped, means = np.empty(chains), np.empty(chains)
     for chain in range(chains):
         start = Gaussian(np.zeros(1), np.eye(1))
         real = start.sample(n, seed=10_000 + chain)
@@ -70,9 +70,10 @@ def test_exact_law_equals_algorithm_1_on_samples(lam):
         scheme = FullySynthetic() if lam is None else Mix(lam)
         for _ in retrain(start, real, scheme, [], n_retrain=steps, seed=chain, initial_state=state):
             pass
-        looped[chain] = np.sqrt(start.cov[0, 0])
-    exact = simulate_std(n, steps, 20_000, seed=3, lam=lam)[1][-1]
+        looped[chain], means[chain] = np.sqrt(start.cov[0, 0]), start.mean[0]
+    exact_means, exact = (path[-1] for path in simulate_std(n, steps, 20_000, seed=3, lam=lam))
     assert stats.ks_2samp(looped, exact).pvalue > 1e-3
+    assert stats.ks_2samp(means, exact_means).pvalue > 1e-3
 
 
 def test_mix_has_the_closed_form_excess_variance():
@@ -103,6 +104,33 @@ def test_fit_is_numpy_mean_and_unbiased_covariance():
     )
 
 
+def test_a_weighted_fit_is_the_weighted_mean_and_the_unbiased_covariance():
+    rng = np.random.default_rng(0)
+    parts, rows = (rng.normal(size=(30, 3)), rng.normal(2.0, size=(20, 3))), (np.arange(30), np.arange(20))
+    x, w = np.concatenate(parts), np.repeat([0.7, 2.5], [30, 20])
+    model = Gaussian().fit(TrainingSet(parts, rows, weights=(0.7, 2.5)))
+    mean = (w[:, None] * x).sum(axis=0) / w.sum()
+    squares = ((x - mean).T * w) @ (x - mean)
+    np.testing.assert_allclose(model.mean, mean, rtol=1e-13)
+    np.testing.assert_allclose(model.cov, squares / (w.sum() - (w**2).sum() / w.sum()), rtol=1e-12)
+    np.testing.assert_allclose(model.cov, np.cov(x.T, aweights=w), rtol=1e-12)
+    for equal in ((1.0, 1.0), (0.3, 0.3)):
+        model, plain = Gaussian().fit(TrainingSet(parts, rows, weights=equal)), Gaussian().fit(TrainingSet(parts, rows))
+        np.testing.assert_allclose(model.mean, plain.mean, rtol=1e-13)
+        np.testing.assert_allclose(model.cov, plain.cov, rtol=1e-12)
+    alone = Gaussian().fit(TrainingSet(parts, rows, weights=(0.0, 3.0)))
+    np.testing.assert_allclose(alone.mean, parts[1].mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(alone.cov, np.cov(parts[1].T), rtol=1e-12)
+
+
+def test_the_weighted_covariance_is_unbiased():
+    n, m, w = 4, 3, (1.0, 5.0)
+    x = np.random.default_rng(1).normal(size=(4000, n + m, 1))
+    rows = (np.arange(n), np.arange(m))
+    found = np.array([Gaussian().fit(TrainingSet((own[:n], own[n:]), rows, weights=w)).cov[0, 0] for own in x])
+    assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(len(found))
+
+
 def test_samples_have_the_models_law_and_do_not_depend_on_their_number():
     model = Gaussian(np.array([1.0, -2.0]), np.array([[2.0, 0.5], [0.5, 1.0]]))
     x = model.sample(20_000, seed=0)
@@ -123,6 +151,10 @@ def test_images_are_vectors_of_pixels(digits):
 def test_one_datum_and_a_singular_covariance_are_refused():
     with pytest.raises(ValueError, match="at least 2 data, got 1"):
         Gaussian().fit(TrainingSet.of(np.zeros((1, 2))))
+    with pytest.raises(ValueError, match="at least 2 data, got 1"):
+        Gaussian().fit(
+            TrainingSet((np.zeros((1, 2)), np.ones((3, 2))), (np.arange(1), np.arange(3)), weights=(1.0, 0.0))
+        )
     with pytest.raises(ValueError, match="singular"):
         Gaussian(np.zeros(2), np.zeros((2, 2))).log_prob(np.zeros((1, 2)))
 

@@ -15,7 +15,7 @@ from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.reproduce import Comparison, main, read_published
 from iterative_retraining.runs.directory import write_json
 from iterative_retraining.runs.provenance import read_manifest, source_sha256
-from iterative_retraining.runs.results import publish
+from iterative_retraining.runs.publishing import publish
 from iterative_retraining.status import run_status, stale_note
 
 from conftest import TINY_EDM

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from iterative_retraining.errors import RunError
-from iterative_retraining.runs import results
+from iterative_retraining.runs import publishing, results
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report import chapters
 
 
 def test_ledgers_become_one_table(runs):
@@ -20,7 +21,7 @@ def test_ledgers_become_one_table(runs):
 
 
 def test_publishing_keeps_ledger_and_previews(runs, tmp_path):
-    results.publish(runs[:2], tmp_path / "results")
+    publishing.publish(runs[:2], tmp_path / "results")
     for run in runs[:2]:
         name = results.read_runs([run]).run_id[0]
         published = tmp_path / "results" / name
@@ -51,14 +52,14 @@ def test_runs_are_told_apart_by_data_set(runs):
 
 def test_runs_that_retrain_alike_are_one_family(runs, tmp_path):
     """Scheme, lambda and seed are arms of it; other options make another, even if its label is the same."""
-    assert results.read_families([]) == {}
-    (name,) = results.read_families(runs)
+    assert chapters.read_families([]) == {}
+    (name,) = chapters.read_families(runs)
     assert name == "gaussian"
     other = shutil.copytree(runs[0], tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["identity"]["options"] = {"something": 1}
     (other / "config.json").write_text(json.dumps(config))
-    families = results.read_families([*runs, other])
+    families = chapters.read_families([*runs, other])
     assert {name: set(table.path) for name, table in families.items()} == {
         "gaussian": set(map(str, runs)),
         "gaussian\n(2)": {str(other)},
@@ -66,14 +67,15 @@ def test_runs_that_retrain_alike_are_one_family(runs, tmp_path):
 
 
 def test_previews_are_those_of_the_first_seed_arm_by_arm(runs):
-    rows = results.arm_previews(results.read_runs(runs))
-    assert [label for label, _ in rows] == ["gaussian\nfully synthetic", "gaussian\nλ = 0", "gaussian\nλ = 1"]
+    rows = chapters.arm_previews(results.read_runs(runs))
+    arms = ["fully synthetic", "λ = 0 (real only)", "λ = 1"]
+    assert [label for label, _ in rows] == [f"gaussian\n{arm}" for arm in arms]
     for (_, previews), run in zip(rows, [r for r in runs if r.name.endswith("-0")], strict=True):
         np.testing.assert_array_equal(previews, results.read_previews(run))
 
 
 def test_scale_note_names_runs_and_code(runs):
-    note = results.scale_note("cpu: three seeds", runs[:1])
+    note = chapters.scale_note("cpu: three seeds", runs[:1])
     assert "`cpu: three seeds`" in note
     assert results.read_manifest(runs[0])["run_id"] in note
     assert "PyTorch" in note
@@ -107,7 +109,7 @@ def test_mosaic_places_tiles_row_by_row():
 
 
 def test_the_crate_names_every_file_with_its_hash_and_every_attempt(runs, tmp_path):
-    results.publish(runs[:2], tmp_path / "results")
+    publishing.publish(runs[:2], tmp_path / "results")
     graph = json.loads((tmp_path / "results" / "ro-crate-metadata.json").read_text())["@graph"]
     files = [e for e in graph if e["@type"] == "File"]
     assert len(files) == 2 * 5
@@ -118,6 +120,6 @@ def test_the_crate_names_every_file_with_its_hash_and_every_attempt(runs, tmp_pa
     actions = [e for e in graph if e["@type"] == "CreateAction"]
     assert {a["result"]["@id"] for a in actions} == sets
     assert all("commit" in a["instrument"] and a["description"] == "complete" for a in actions)
-    again = results.publish(runs[:2], tmp_path / "results")
+    again = publishing.publish(runs[:2], tmp_path / "results")
     assert len(again) == 2
     assert len(json.loads((tmp_path / "results" / "ro-crate-metadata.json").read_text())["@graph"]) == len(graph)

@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
 
+from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.retrain import GenerationRecord, retrain
-from iterative_retraining.schemes import FullySynthetic, Mix
+from iterative_retraining.runs.directory import Run
+from iterative_retraining.runs.memory import MemoryRun
+from iterative_retraining.schemes import Accumulate, FullySynthetic, Mix
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.training_set import TrainingSet
+
+from conftest import untimed
 
 REAL = np.random.default_rng(0).normal(size=(40, 2))
 
@@ -65,6 +70,37 @@ def test_initial_state_replaces_the_first_fit():
     assert records[0].n_images == 0
     assert len(model.fits) == 1
     assert model.fits[0][0].mean() > 7
+
+
+@pytest.mark.parametrize("scheme", [FullySynthetic(), Mix(0.5), Accumulate()])
+@pytest.mark.parametrize("fixed_latents", [False, True])
+def test_samples_of_theta_0_that_are_there_are_not_drawn_again(scheme, fixed_latents, tmp_path):
+    real = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 1), dtype=np.uint8)
+    first = MemoryRun()
+    next(retrain(Gaussian(), real, Mix(2.0), [], n_retrain=0, seed=3, run=first))  # 80 samples, of which 40 are needed
+    same = {"n_retrain": 2, "seed": 3, "fixed_latents": fixed_latents, "initial_state": first.load_state()}
+    ledgers, drawn = [], []
+    for given in (None, first.history[0]):
+        config = RunConfig(model="gaussian", scheme=scheme.name)
+        model, run = Recorder(), Run(tmp_path / str(len(drawn)), config)
+        list(retrain(model, real, scheme, [], run=run, initial_samples=given, **same))
+        run.close()
+        ledgers.append(untimed(run.path / "ledger.jsonl"))
+        drawn.append(len(model.samples))
+    assert ledgers[0] == ledgers[1]  # the digests of weights and samples with them
+    assert drawn == [6, 5]  # samples and previews
+
+
+def test_too_few_samples_of_theta_0_are_drawn_anew_and_samples_of_no_state_refused():
+    first = MemoryRun()
+    next(retrain(Gaussian(), REAL, Mix(1.0), [], n_retrain=0, seed=3, run=first))
+    model, run = Recorder(), MemoryRun()
+    both = {"initial_state": first.load_state(), "initial_samples": first.history[0]}
+    list(retrain(model, REAL, Mix(2.5), [], n_retrain=1, seed=3, run=run, **both))
+    assert len(model.samples) == 4
+    np.testing.assert_array_equal(run.history[0][:40], first.history[0])
+    with pytest.raises(ValueError, match="initial_samples are of initial_state, which is not given"):
+        next(retrain(Gaussian(), REAL, Mix(1.0), [], n_retrain=1, seed=3, initial_samples=first.history[0]))
 
 
 def test_arms_of_one_seed_share_generation_zero_to_the_bit():

@@ -1,36 +1,27 @@
 """What a run is: a frozen configuration, checked before any compute, whose hash names the run."""
 
-import difflib
 import hashlib
 import json
-import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from numbers import Integral, Real
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from numbers import Real
 from typing import Any
 
 from iterative_retraining.datasets import DATASETS
-from iterative_retraining.errors import ConfigError
-from iterative_retraining.models import MODELS, resolve_options, without_added_later
-from iterative_retraining.schemes import SCHEMES
+from iterative_retraining.errors import ConfigError, find, refuse_unknown
+from iterative_retraining.interfaces import Dataset, ModelFamily, Scheme
+from iterative_retraining.models import MODELS, resolve_options
+from iterative_retraining.schemes import build_scheme
 
 LATENTS = ("fresh", "fixed")
-# Parameters that came after results were published, and the value with which a run is as it was before them.
-RUN_ADDED_LATER = {"latents": "fresh", "n_real": 0}
-
-
-def refuse_unknown(name: str, given: Iterable[object], allowed: Collection[str]) -> None:
-    """Raises ConfigError at the first of ``given`` that is not among ``allowed``; ``name`` says what they are."""
-    for value in given:
-        if value not in allowed:
-            close = difflib.get_close_matches(str(value), allowed, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}{hint}")
+LARGEST = 2**63 - 1  # of a count, so that it fits NumPy, torch and JSON alike
 
 
 def check_count(name: str, value: object, meaning: str) -> int:
-    """``value`` as an int. Raises ConfigError unless it is a whole number >= 0."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+    """``value`` as an int. Raises ConfigError unless it is a whole number >= 0 below 2^63."""
+    whole = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= LARGEST and value == int(value)
+    if not whole:
         raise ConfigError(f"{name} = {value!r} is not allowed: {meaning}, a whole number >= 0")
     return int(value)
 
@@ -40,20 +31,23 @@ class RunConfig:
     """The parameters that decide a run's numbers. How far it goes, where it is kept and on what device it runs do not
     belong here: a run can be extended and moved.
 
-    lam: the ratio synthetic : real, used by the scheme "mix" alone
+    lam: the ratio synthetic : real, of the schemes that have one
+    scheme_options: overrides of the scheme's other parameters; after construction, each with its value
     n_images_initial, n_images_per_retraining: training budgets of theta_0 and of each retraining, in images
     latents: "fresh" noise for the samples of every generation, or "fixed", the same in all, as in the paper's code
     n_real: how many of the real images there are, the first of the data set; 0 for all
     options: overrides of the model's options; after construction, every option with its value
     init: "" to train theta_0, or the identity of the starting weights (`init_identity`)
 
-    Raises ConfigError for any value that is not allowed; the values of options are checked where the model is built.
+    Values that mean the same are kept as the same: 0 and 0.0, a list and a tuple. Raises ConfigError for any value that
+    is not allowed.
     """
 
     dataset: str = "digits"
     model: str = "edm"
     scheme: str = "mix"
     lam: float = 0.5
+    scheme_options: Mapping[str, Any] = field(default_factory=dict)
     n_images_initial: int = 180_000
     n_images_per_retraining: int = 36_000
     seed: int = 0
@@ -63,37 +57,63 @@ class RunConfig:
     init: str = ""
 
     def __post_init__(self) -> None:
-        refuse_unknown("dataset", [self.dataset], DATASETS)
-        refuse_unknown("model", [self.model], MODELS)
-        refuse_unknown("scheme", [self.scheme], SCHEMES)
-        if isinstance(self.lam, bool) or not isinstance(self.lam, Real) or not (0 <= self.lam < math.inf):
-            raise ConfigError(
-                f"lam = {self.lam!r} is not allowed: it is the ratio synthetic : real, a finite number >= 0 "
-                "(for synthetic data alone, take scheme 'fully_synthetic')"
-            )
-        for name in ("n_images_initial", "n_images_per_retraining"):
-            check_count(name, getattr(self, name), "it is a training budget in images")
-        check_count("seed", self.seed, "it names the run's random numbers")
-        check_count("n_real", self.n_real, "it counts real images, 0 for all of them")
+        data = find("dataset", self.dataset, DATASETS)
+        find("model", self.model, MODELS)
         refuse_unknown("latents", [self.latents], LATENTS)
+        for name in ("scheme_options", "options"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise ConfigError(f"{name} = {value!r} is not allowed: it maps names of options to values")
+        if not isinstance(self.init, str):
+            raise ConfigError(f"init = {self.init!r} is not allowed: it is a path, as text")
+        counts = {
+            "n_images_initial": "it is a training budget in images",
+            "n_images_per_retraining": "it is a training budget in images",
+            "seed": "it names the run's random numbers",
+            "n_real": "it counts real images, 0 for all of them",
+        }
+        for name, meaning in counts.items():
+            object.__setattr__(self, name, check_count(name, getattr(self, name), meaning))
+        if self.n_real > data.counts["train"]:
+            n = data.counts["train"]
+            raise ConfigError(f"n_real = {self.n_real} is not allowed: {self.dataset} has {n} images; 0 is all")
+        if isinstance(self.lam, bool) or not isinstance(self.lam, Real):
+            raise ConfigError(f"lam = {self.lam!r} is not allowed: it is the ratio synthetic : real, a number >= 0")
         try:
+            built = build_scheme(self.scheme, self.lam, self.scheme_options)
             resolved = resolve_options(self.model, self.dataset, self.options)
         except (ValueError, TypeError) as error:
             raise ConfigError(str(error)) from error
-        object.__setattr__(self, "options", resolved)
+        own = {name: value for name, value in scheme_parameters(built).items() if name != "lam"}
+        object.__setattr__(self, "scheme_options", own)
         object.__setattr__(self, "lam", float(self.lam))
+        object.__setattr__(self, "options", resolved)
+
+    @cached_property
+    def built_scheme(self) -> Scheme:
+        """The scheme with its parameters."""
+        return build_scheme(self.scheme, self.lam, self.scheme_options)
+
+    @property
+    def data(self) -> Dataset:
+        """The data set."""
+        return DATASETS[self.dataset]
+
+    @property
+    def family(self) -> ModelFamily:
+        """The family of the model."""
+        return MODELS[self.model]
 
     def identity(self) -> dict[str, Any]:
-        """The configuration as plain JSON values, without what cannot matter: lam if the scheme has none, the budget of
-        theta_0 if no fit uses it (one that starts afresh does), both budgets of a model that has no iterations, and
-        without what came later (`ADDED_LATER`) and is as it was."""
-        own = without_added_later(vars(self), RUN_ADDED_LATER)
-        plain: dict[str, Any] = json.loads(json.dumps({**own, "options": without_added_later(self.options)}))
-        if self.scheme != "mix":
+        """The configuration as plain JSON values, with None for what cannot matter: lam if the scheme has none, the
+        budget of theta_0 if no fit uses it (one from scratch does), both budgets where no fit has one."""
+        names = self.__dataclass_fields__
+        plain: dict[str, Any] = json.loads(json.dumps({name: getattr(self, name) for name in names}))
+        if "lam" not in scheme_parameters(self.built_scheme):
             plain["lam"] = None
-        if self.model == "gaussian" or (self.init and self.options["warm_start"]):
+        if not self.family.trains_in_batches or (self.init and self.options["warm_start"]):
             plain["n_images_initial"] = None
-        if self.model == "gaussian":
+        if not self.family.trains_in_batches:
             plain["n_images_per_retraining"] = None
         return plain
 
@@ -106,8 +126,12 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """A readable name that ends in the hash, e.g. ``digits-edm-mix-lam0.5-seed3-0123456789``."""
-        arm = f"mix-lam{self.lam:g}" if self.scheme == "mix" else self.scheme
-        return f"{self.dataset}-{self.model}-{arm}-seed{self.seed}-{self.hash}"
+        return f"{self.dataset}-{self.model}-{self.built_scheme.id_part}-seed{self.seed}-{self.hash}"
+
+
+def scheme_parameters(scheme: Scheme) -> dict[str, Any]:
+    """The parameters of a scheme, a dataclass, by name."""
+    return {f.name: getattr(scheme, f.name) for f in fields(scheme)}
 
 
 def check_device(device: str) -> str:

@@ -1,8 +1,8 @@
 """From the parameters of the retrain notebook to a run: everything is checked here before any compute is spent."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,26 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.config import RunConfig, check_count, check_device
-from iterative_retraining.datasets import WITH_TEST_SPLIT, load_dataset
 from iterative_retraining.distributed import Team, find_team
-from iterative_retraining.errors import ConfigError, DataError, PretrainedError, RunError, WeightsError
+from iterative_retraining.errors import (
+    ConfigError,
+    DataError,
+    PretrainedError,
+    RunError,
+    WeightsError,
+    refuse_unknown,
+)
 from iterative_retraining.files import write_json
 from iterative_retraining.interfaces import Model, Scheme
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import build_features
-from iterative_retraining.models import build_model
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs.attempts import attempt, bytes_needed, check_disk
-from iterative_retraining.runs.directory import Run, read_config, read_floor, read_state
+from iterative_retraining.runs.directory import Run, read_config, read_floor, read_ledger, read_samples, read_state
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.provenance import write_manifest
 from iterative_retraining.runs.shared_runs import SharedRun
-from iterative_retraining.schemes import build_scheme
 from iterative_retraining.seeding import stage_seed
 
 
@@ -40,6 +44,7 @@ class Experiment:
     metrics: ImageMetrics
     n_retrain: int
     initial_state: Mapping[str, np.ndarray] | None
+    initial_samples: np.ndarray | None
     team: Team
     checkpoint_images: int = 0
 
@@ -63,6 +68,7 @@ class Experiment:
                 fixed_latents=config.latents == "fixed",
                 run=run,
                 initial_state=self.initial_state,
+                initial_samples=self.initial_samples,
                 progress=progress,
             )
 
@@ -95,52 +101,60 @@ def open_experiment(
     n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
     keep_every = check_count("keep_every", keep_every, "it counts generations")
     checkpoint_images = check_count("checkpoint_images", checkpoint_images, "it counts images, 0 for no checkpoints")
-    config = RunConfig(options=model_options or {}, init=init_identity(init) if init else "", **parameters)
-    try:
+    for name, value in {"data_dir": data_dir, "init": init, "run_dir": run_dir, "features": features}.items():
+        if not isinstance(value, str | Path):
+            raise ConfigError(f"{name} = {value!r} is not allowed: it is text")
+    refuse_unknown("parameter", parameters, [f.name for f in fields(RunConfig) if f.name not in ("options", "init")])
+    options = {} if model_options is None else model_options
+    config = RunConfig(options=options, init=init_identity(init) if init else "", **parameters)
+    with _as_config_error():
+        config.built_scheme.check(config.n_real or config.data.counts["train"], n_retrain)
         team, device = find_team(check_device(device))
         space = build_features(features, config.dataset, weights=features_weights, device=device)
         real, test = _load_images(config, data_dir or None)
-    except (DataError, WeightsError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-    metrics = ImageMetrics(space, test=test, device=device)
-    new_model = partial(
-        build_model,
-        config.model,
-        real.shape[1:],
-        config.options,
-        n_images_initial=config.n_images_initial,
-        n_images_per_retraining=config.n_images_per_retraining,
-        device=device,
-        team=team,
-    )
-    try:
+        budgets = (config.n_images_initial, config.n_images_per_retraining)
+        new_model = partial(_new_model, config, real.shape[1:], *budgets, device, team)
         model, initial_state = new_model(), _initial_state(init, config, real.shape[1:]) if init else None
         if initial_state is not None:
             model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
-    except (ValueError, TypeError, PretrainedError) as error:
-        raise ConfigError(str(error)) from error
-    scheme, path = build_scheme(config.scheme, config.lam), Path(run_dir or Path("runs") / "manual" / config.run_id)
+    samples = _initial_samples(init, config) if init else None
+    metrics, scheme = ImageMetrics(space, test=test, device=device), config.built_scheme
+    path = Path(run_dir or Path("runs") / "manual" / config.run_id)
+    n_samples = max(len(real), scheme.n_samples(len(real)))
+    counts = (n_samples, n_retrain, scheme.history_length, keep_every)
+    state = model.state_bytes(real.shape[1:])
+    check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
     run = Run(path, config, keep_every=keep_every) if team.rank == 0 else None
     if run is not None:
         if len(run.rows) <= n_retrain:
-            n_samples = max(len(real), scheme.n_samples(len(real)))
-            counts = (n_samples, n_retrain, scheme.history_length, keep_every)
-            state = model.state_bytes(real.shape[1:])
-            check_disk(run, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
             initial = {"initial_state": initial_state, "initial_identity": _initial_identity(init)}
             write_manifest(run, n_retrain=n_retrain, device=device, real=real, **initial)
         _measure_floor(run, metrics, real)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
-    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, team, checkpoint_images)
+    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
 
 
-def _load_images(config: RunConfig, data_dir: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The real images of a run, and the held-out ones if its data set has some. Raises ConfigError, DataError."""
-    real, _ = load_dataset(config.dataset, data_dir)
-    if config.n_real > len(real):
-        raise ConfigError(f"n_real = {config.n_real} is not allowed: {config.dataset} has {len(real)} images; 0 is all")
-    test = load_dataset(config.dataset, data_dir, "test")[0] if config.dataset in WITH_TEST_SPLIT else None
+@contextmanager
+def _as_config_error() -> Iterator[None]:
+    """What a lower layer says of a value that it does not allow is said as ConfigError."""
+    try:
+        yield
+    except (ValueError, TypeError, DataError, WeightsError, PretrainedError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _new_model(
+    config: RunConfig, item_shape: tuple[int, ...], initial: int, per_retraining: int, device: str, team: Team
+) -> Model:
+    budgets = {"n_images_initial": initial, "n_images_per_retraining": per_retraining}
+    return config.family.build(item_shape, config.options, **budgets, device=device, team=team)
+
+
+def _load_images(config: RunConfig, data_dir: str | Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The real images of a run, and the held-out ones if its data set has some. Raises DataError."""
+    real, _ = config.data.load("train", data_dir)
+    test = config.data.load("test", data_dir)[0] if "test" in config.data.counts else None
     return real[: config.n_real or None], test
 
 
@@ -150,6 +164,15 @@ def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) ->
         return read_state(Path(init))
     asked = {"model": config.model, "dataset": config.dataset, "options": config.options}
     return state_that_fits(init, item_shape=item_shape, **asked)
+
+
+def _initial_samples(init: str, config: RunConfig) -> np.ndarray | None:
+    """The samples of theta_0, if the run directory ``init`` holds those that this run would draw; None if not."""
+    if not _is_run(init) or len(read_ledger(Path(init))) != 1:
+        return None
+    identity, own = read_config(Path(init))["identity"], config.identity()
+    same = ("dataset", "n_real", "model", "options", "seed")
+    return read_samples(Path(init)) if all(identity.get(key) == own[key] for key in same) else None
 
 
 def _is_run(init: str) -> bool:

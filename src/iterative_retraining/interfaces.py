@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from iterative_retraining.distributed import Team
 from iterative_retraining.training_set import TrainingSet
 
 Progress = Callable[[int, int], None]  # of the images seen so far and of all of them
@@ -40,6 +41,38 @@ class Model(Protocol):
         """The inverse of `state_dict`. Raises ValueError for the state of another model."""
 
 
+class ModelFamily(Protocol):
+    """All that the rest of the package asks of the models of one kind; the object that the registry holds."""
+
+    name: str
+    label: str
+    """In titles and legends."""
+    has_density: bool
+    """Whether its models have an exact ``log_prob(x)``."""
+    trains_in_batches: bool
+    """Whether budgets of images count; else a fit sees every datum once, and budgets are not of a run's identity."""
+    networks: tuple[str, ...]
+    """What the option ``network`` may be; () if there is nothing to choose."""
+
+    def defaults(self, network: str = "") -> dict[str, Any]:
+        """Every option with its default value; those of ``network`` if that can be chosen."""
+
+    def checked(self, options: Mapping[str, Any], item_shape: tuple[int, ...]) -> dict[str, Any]:
+        """``options``, known names all, with their values as they are kept. Raises ValueError for one not allowed."""
+
+    def build(
+        self,
+        item_shape: tuple[int, ...],
+        options: Mapping[str, Any],
+        *,
+        n_images_initial: int = 0,
+        n_images_per_retraining: int = 0,
+        device: str = "cpu",
+        team: Team | None = None,
+    ) -> Model:
+        """A model for items of ``item_shape`` with every option checked; ``team``: the processes that work on it."""
+
+
 class Scheme(Protocol):
     """How D_t is made of real data and of earlier samples: a frozen dataclass whose fields are its parameters.
 
@@ -66,11 +99,20 @@ class Scheme(Protocol):
     def order(self) -> float:
         """Where the arm stands among others in tables and legends, rising."""
 
+    def check(self, n_real: int, n_retrain: int) -> None:
+        """Raises ValueError, before anything is spent, if ``n_real`` real data do not suffice for ``n_retrain``."""
+
+    def notice(self, n_real: int) -> str:
+        """What a user should be told before the run, such as that lam n is less than one sample; "" for nothing."""
+
     def n_samples(self, n_real: int) -> int:
         """How many samples of the previous generation the next training set needs."""
 
+    def initial_set(self, real: np.ndarray) -> TrainingSet:
+        """What theta_0 is fitted to."""
+
     def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: int) -> TrainingSet:
-        """D_t, never empty, from the real data (n, ...) and the samples of generations 0..t-1, ``history[-1]`` last."""
+        """D_t, t > 0, never empty, of real data (n, ...) and samples of generations 0..t-1, ``history[-1]`` last."""
 
 
 class Dataset(Protocol):

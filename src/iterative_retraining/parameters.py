@@ -1,24 +1,122 @@
-"""The parameters of a notebook: papermill only warns of a name that does not exist, we refuse it."""
+"""Parameters as text: one reading of values at every door, and the refusal of names that do not exist.
+
+A value is read as YAML 1.2 (core schema) reads it, with digits that may be grouped by _ as in Python: 010 is 10, 1e-3
+is a number, 1:30, yes and 2020-01-01 are text. The doors: ``-p`` and ``-f`` of the command line, profiles, papermill's
+``-p``. Papermill's ``-f`` and ``-y`` read YAML 1.1, where 010 is 8 and 1:30 is 90, before anything of ours sees it.
+"""
 
 import ast
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from iterative_retraining.config import refuse_unknown
+import yaml
+
+from iterative_retraining.errors import ConfigError, refuse_unknown
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
+DIGITS = "[0-9]+(?:_[0-9]+)*"
+SCALARS = {  # of the core schema, https://yaml.org/spec/1.2.2/#103-core-schema
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": rf"[-+]?{DIGITS}|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": rf"[-+]?(?:\.{DIGITS}|{DIGITS}(?:\.(?:{DIGITS})?)?)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+}
 
 
-def check_parameters(namespace: Mapping[str, Any], names: str) -> None:
+class CoreLoader(yaml.SafeLoader):
+    """YAML with the scalars of the core schema of YAML 1.2. A key that is there twice is an error."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """A dict. Raises ConstructorError, with the place, for a key that is there twice."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} is there twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        """Decimal whatever zeros it begins with; 0o and 0x say another base."""
+        text = self.construct_scalar(node)
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+for _tag, _pattern in SCALARS.items():
+    CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), None)
+CoreLoader.add_constructor("tag:yaml.org,2002:int", CoreLoader.construct_int)
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML document. Raises ValueError, with the line, for what is none."""
+    try:
+        return yaml.load(text, CoreLoader)
+    except Exception as error:  # beside YAMLError, PyYAML passes on whatever int() and recursion raise
+        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
+        raise ValueError(f"line {mark.line + 1}: {what}" if mark else str(what)) from error
+
+
+def parse_value(text: str) -> Any:
+    """The value that ``text`` means. What begins with [, {, " or ' is YAML (and so JSON); the rest is one scalar,
+    whole: ``x #1`` and ``a: 1`` are text, and so is nothing.
+
+    Raises ConfigError for a list, mapping or quotation that does not end well.
+    """
+    plain = text.strip()
+    try:
+        if plain.startswith(("[", "{", '"', "'")):
+            return load_yaml(text)
+        tag = next((tag for tag, pattern in SCALARS.items() if plain and re.fullmatch(pattern, plain)), "str")
+        return CoreLoader("").construct_object(yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", plain))
+    except ValueError as error:
+        raise ConfigError(
+            f"the value {text} is not allowed ({error}); write lists and mappings as JSON, such as "
+            "'[1, 2]' or '{\"channels\": 8}', and text that begins like one in double quotes"
+        ) from error
+
+
+def check_parameters(namespace: dict[str, Any], names: str) -> None:
     """Call it right after the parameters cell: ``check_parameters(globals(), "lam seed ...")``, names in one string.
 
-    Raises ConfigError if papermill injected a name that is not among ``names``.
+    Where papermill handed over text for a parameter whose default is none (``-p model_options '{"channels": 8}'``), its
+    value becomes what `parse_value` reads. Raises ConfigError if papermill injected a name that is not among ``names``.
     """
+    defaults: dict[str, Any] = {}
     for source in namespace.get("In", []):
-        if source.startswith(INJECTED):
-            refuse_unknown("parameter of this notebook", _assigned(source), names.split())
+        if not source.startswith(INJECTED):
+            defaults |= _literals(source)
+            continue
+        injected = _assigned(source)
+        refuse_unknown("parameter of this notebook", injected, names.split())
+        for name in injected:
+            if isinstance(namespace.get(name), str):
+                value = parse_value(namespace[name])
+                if isinstance(value, str) or not isinstance(defaults.get(name), str):
+                    namespace[name] = value
 
 
-def _assigned(source: str) -> list[str]:
-    targets = [t for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+def _assigned(source: str) -> Mapping[str, ast.expr]:
+    """The expressions that a cell assigns to names."""
+    assignments = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return {t.id: node.value for node in assignments for t in node.targets if isinstance(t, ast.Name)}
+
+
+def _literals(source: str) -> dict[str, Any]:
+    """The literals that a cell assigns to names; none if it is no plain Python, as one with a magic of IPython."""
+    try:
+        assigned = _assigned(source)
+    except SyntaxError:
+        return {}
+    found = {}
+    for name, value in assigned.items():
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, TypeError):
+            continue
+    return found

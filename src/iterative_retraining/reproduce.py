@@ -25,7 +25,7 @@ from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.experiment import Experiment, open_experiment
 from iterative_retraining.runs.directory import read_config, read_ledger
 from iterative_retraining.runs.provenance import add_reproduced, data_sha256, read_manifest, source_sha256
-from iterative_retraining.runs.results import CRATE, software, write_crate
+from iterative_retraining.runs.publishing import CRATE, software, write_crate
 
 HASHES = ("checkpoint_sha256", "samples_sha256")
 

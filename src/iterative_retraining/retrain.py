@@ -10,7 +10,6 @@ import numpy as np
 from iterative_retraining.interfaces import Metric, Model, Run, Scheme
 from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.seeding import stage_seed
-from iterative_retraining.training_set import TrainingSet
 
 N_PREVIEW = 16
 Progress = Callable[[int, int, int], None]
@@ -57,6 +56,7 @@ def retrain(
     fixed_latents: bool = False,
     run: Run | None = None,
     initial_state: Mapping[str, np.ndarray] | None = None,
+    initial_samples: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Iterator[GenerationRecord]:
     """Algorithm 1, one `GenerationRecord` per generation 0..n_retrain.
@@ -65,24 +65,31 @@ def retrain(
     theta_t = A(D_t) where ``scheme`` makes D_t of ``real`` (n, ...) and of the samples of the generations before. Every
     generation samples at least n items, of which the first n are measured; with ``fixed_latents`` from the same noise
     in all generations, as the paper's code does (Theorem 2 assumes fresh samples).
+    ``initial_samples`` of ``initial_state`` are not drawn again if there are enough of them; they have to be those that
+    the model would draw itself: those of generation 0 of a run with this seed and these weights.
     ``progress(generation, n_images_seen, n_images)`` watches the fits.
 
     With a ``run``, generations it already holds are yielded from its ledger and not computed again; each new one is
-    on disk before it is yielded. Raises ValueError for n_retrain < 0, and what model, scheme and run raise.
+    on disk before it is yielded. Raises ValueError for n_retrain < 0, for too few real data, and for samples without
+    the state that they are of; and what model, scheme and run raise.
     """
     if n_retrain < 0:
         raise ValueError(f"n_retrain = {n_retrain} is not allowed: it counts retrainings, 0 or more")
+    if initial_samples is not None and initial_state is None:
+        raise ValueError("initial_samples are of initial_state, which is not given; give both, or none")
+    scheme.check(len(real), n_retrain)
     run = MemoryRun() if run is None else run
     for row in run.rows[: n_retrain + 1]:
         yield GenerationRecord.from_row(row)
     if run.rows and len(run.rows) <= n_retrain:
         model.load_state_dict(run.load_state())
 
-    n = len(real)
+    n, n_samples = len(real), max(len(real), scheme.n_samples(len(real)))
+    enough = initial_samples is not None and len(initial_samples) >= n_samples
     for generation in range(len(run.rows), n_retrain + 1):
         watch, clock = _Watch(generation, progress), _Clock()
         if generation == 0:
-            data = TrainingSet.of(real)
+            data = scheme.initial_set(real)
         else:
             data = scheme.training_set(real, run.history, seed=stage_seed(seed, generation, "scheme"))
         with _naming(generation):
@@ -92,8 +99,10 @@ def retrain(
                 model.fit(data, seed=stage_seed(seed, generation, "fit"), progress=watch)
             seconds_fit = clock.lap()
 
-            latents = stage_seed(seed, 0 if fixed_latents else generation, "sample")
-            samples = model.sample(max(n, scheme.n_samples(n)), seed=latents)
+            if generation == 0 and enough:
+                samples = np.array(initial_samples[:n_samples])
+            else:
+                samples = model.sample(n_samples, seed=stage_seed(seed, 0 if fixed_latents else generation, "sample"))
             preview = model.sample(N_PREVIEW, seed=stage_seed(seed, 0, "preview"))  # the same latents every time
             seconds_sample = clock.lap()
 

@@ -3,8 +3,9 @@
 python -m iterative_retraining.status runs/cpu/* results/*
 """
 
+import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from iterative_retraining.errors import RunError
-from iterative_retraining.runs.directory import read_config, read_ledger
+from iterative_retraining.errors import RunError, UserError
 from iterative_retraining.runs.locks import in_use
-from iterative_retraining.runs.provenance import read_manifest, source_sha256
+from iterative_retraining.runs.provenance import source_sha256
+from iterative_retraining.runs.reading import check_whole, read_config, read_ledger, read_manifest
 
 REPRODUCED = "reproduced to "
 
@@ -29,6 +30,7 @@ class RunStatus:
     """complete, running (its lock is held), stopped (SIGTERM, Ctrl-C), failed, interrupted (killed) or damaged."""
     generations: int
     wanted: int
+    """0 if nothing says how many."""
     attempts: int
     code: str
     """current; stale, if other code than is here made a generation; unknown, if an attempt recorded no source; or
@@ -44,20 +46,21 @@ class RunStatus:
 
 def run_status(path: str | Path) -> RunStatus:
     """The status of the run directory ``path``. Raises RunError if it is none."""
-    path, state, message = Path(path), "", ""
-    run_id = read_config(path)["run_id"]
-    manifest, rows = read_manifest(path), []
+    path, message = Path(path), ""
+    if not (path / "config.json").exists():
+        raise RunError(f"{path} is no run directory: it has no config.json")
+    run_id, manifest, rows = path.name, {"attempts": []}, []
     try:
+        run_id, manifest = read_config(path)["run_id"], read_manifest(path)
         rows = read_ledger(path)
+        check_whole(path, rows, manifest)
+        state = _state(path, len(rows), manifest)
     except RunError as error:
         state, message = "damaged", str(error)
     attempts = manifest["attempts"]
-    last: dict[str, Any] = attempts[-1] if attempts else {}
-    wanted = manifest.get("n_retrain", 0) + 1
-    if not state:
-        state = _state(path, len(rows) >= wanted, last)
+    wanted = manifest["n_retrain"] + 1 if attempts else 0
     if state in ("stopped", "failed"):
-        message = last["message"]
+        message = attempts[-1]["message"]
     seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds_"))
     commits = sorted({str(a["git"]["commit"])[:7] + ("+" if a["git"]["dirty"] else "") for a in attempts})
     devices = sorted({a["hardware"]["name"] for a in attempts})
@@ -65,12 +68,14 @@ def run_status(path: str | Path) -> RunStatus:
     return RunStatus(run_id, state, len(rows), wanted, len(attempts), *found)
 
 
-def _state(path: Path, complete: bool, last: dict[str, Any]) -> str:
+def _state(path: Path, n_complete: int, manifest: Mapping[str, Any]) -> str:
     if in_use(path):
         return "running"
-    if complete:
+    if not manifest["attempts"]:
+        return "interrupted"  # killed before it said what it was to do
+    if n_complete > manifest["n_retrain"]:
         return "complete"
-    outcome = last.get("outcome", "interrupted")
+    outcome = manifest["attempts"][-1].get("outcome", "interrupted")
     return outcome if outcome != "complete" else "interrupted"  # it was extended, and then killed at once
 
 
@@ -90,8 +95,8 @@ def _source_here() -> str:
 
 
 def status_table(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """One row a run directory of ``paths``, by run id; what is no run directory is left out."""
-    rows = [asdict(run_status(path)) for path in map(Path, paths) if (path / "config.json").is_file()]
+    """One row a run directory of ``paths``, by run id, damaged ones too; what is no run directory is left out."""
+    rows = [asdict(run_status(path)) for path in map(Path, paths) if (path / "config.json").exists()]
     return pd.DataFrame(rows, columns=list(RunStatus.__dataclass_fields__)).sort_values("run_id", ignore_index=True)
 
 
@@ -127,6 +132,22 @@ def stale_note(paths: Iterable[str | Path]) -> str:
     return " ".join(sentences)
 
 
+def main(arguments: Sequence[str] | None = None) -> str:
+    """The table that the command line asks for. Raises RunError if there is no run directory to tell of."""
+    parser = argparse.ArgumentParser(prog="python -m iterative_retraining.status", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories; by default those in runs/*")
+    given = parser.parse_args(arguments).runs
+    gone = [str(path) for path in given if not path.exists()]
+    if gone:
+        raise RunError(f"{', '.join(gone)}: nothing is there")
+    table = status_table(given or sorted(Path("runs").glob("*/*")))
+    if table.empty:
+        raise RunError(f"no run directory in {', '.join(map(str, given)) or 'runs/*'}: none has a config.json")
+    return table.to_string(index=False)
+
+
 if __name__ == "__main__":
-    table = status_table(sys.argv[1:] or sorted(Path("runs").glob("*/*")))
-    print(table.to_string(index=False) if len(table) else "no run directories")
+    try:
+        print(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")

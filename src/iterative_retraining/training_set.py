@@ -1,5 +1,6 @@
 """Images as arrays: the training set of a generation, and the one place where pixels are scaled."""
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,10 +28,14 @@ class TrainingSet:
 
     parts : arrays (N_p, ...) of one item shape and dtype, the real data first (possibly memory-mapped)
     rows : integer arrays (n_p,), one per part
+    weights : what an item of each part counts relative to one of the others; None if all count the same
+
+    Raises ValueError for parts that do not belong together, for no items and for weights that are not allowed.
     """
 
     parts: tuple[np.ndarray, ...]
     rows: tuple[np.ndarray, ...]
+    weights: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, array: np.ndarray) -> Self:
@@ -42,6 +47,19 @@ class TrainingSet:
             raise ValueError(f"parts differ in shape or dtype: {[(p.shape[1:], p.dtype) for p in self.parts]}")
         if len(self) == 0:
             raise ValueError("an empty training set: no rows of any part were selected")
+        if self.weights is not None:
+            self._check_weights()
+
+    def _check_weights(self) -> None:
+        if len(self.weights) != len(self.parts):
+            raise ValueError(f"weights = {self.weights} are not allowed: {len(self.parts)} parts need one each")
+        if not all(math.isfinite(w) and w >= 0 for w in self.weights) or self._total_weight() <= 0:
+            raise ValueError(
+                f"weights = {self.weights} are not allowed: finite numbers >= 0, above 0 for a part that has rows"
+            )
+
+    def _total_weight(self) -> float:
+        return sum(w * len(rows) for w, rows in zip(self.weights, self.rows, strict=True))
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows)
@@ -65,6 +83,13 @@ class TrainingSet:
             out[here] = part[rows[index[here] - start]]
             start += len(rows)
         return out
+
+    def item_weights(self, index: np.ndarray) -> np.ndarray:
+        """The weights of the items at the positions ``index`` (B,), float64 (B,): 1 on average over the whole set."""
+        if self.weights is None:
+            return np.ones(len(index))
+        part = np.searchsorted(np.cumsum([len(rows) for rows in self.rows]), index, side="right")
+        return np.array(self.weights)[part] * (len(self) / self._total_weight())
 
     def array(self) -> np.ndarray:
         """All items, copied into one array (N, ...): for models that need every datum at once."""

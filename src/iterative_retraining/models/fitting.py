@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import check_choice, check_numbers
-from iterative_retraining.models.spline_flow import SplineFlowConfig
 from iterative_retraining.seeding import generator
 
 NEXT_STARTS = ("ema", "raw")
 PRECISIONS = ("float32", "bfloat16")
 Arrays = Mapping[str, np.ndarray]
+Number = TypeVar("Number", float, np.ndarray)
 
 
 class FitStore(Protocol):
@@ -27,6 +27,16 @@ class FitStore(Protocol):
 
     def save_fit(self, seed: int, state: Arrays) -> None:
         """Keeps ``state``, whole or not at all, in the place of what was there."""
+
+
+def kept_share(n_images: Number, halflife_images: float) -> Number:
+    """What an EMA still gives, after ``n_images``, to the weights from before them: 0.5^(n_images / half-life)."""
+    return 0.5 ** (n_images / max(halflife_images, 1e-8))
+
+
+def ramp_share(n_seen: Number, ramp_images: int) -> Number:
+    """The share of the nominal learning rate after ``n_seen`` images, rising linearly over ``ramp_images``."""
+    return np.minimum(1.0, n_seen / max(ramp_images, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +92,8 @@ class TrainingConfig:
                 f"augment_probability = {self.augment_probability} needs a network that is told of it, or the "
                 "augmentation leaks into the samples: set augment_labels = 9 (network 'ddpmpp')"
             )
-        if isinstance(self.network, SplineFlowConfig) and (self.compile or self.precision != "float32"):
-            raise ValueError(
-                "compile and precision 'bfloat16' are for networks of a diffusion or flow, not spline_flow"
-            )
+        if getattr(self.network, "eager", False) and (self.compile or self.precision != "float32"):
+            raise ValueError("compile and precision 'bfloat16' are for U-Nets, not for a spline flow")
         if not self.warm_start and (self.keep_optimizer or self.next_start == "raw"):
             raise ValueError(
                 "keep_optimizer and next_start 'raw' need warm_start: a fit from scratch goes on from nothing"
@@ -99,12 +107,12 @@ class TrainingConfig:
     def ema_decay(self, batch: int, n_seen: int, from_scratch: bool) -> float:
         """0.5^(batch / half-life); from random weights the half-life is 5 % of the images seen, at most its value."""
         halflife = min(self.ema_halflife_images, 0.05 * n_seen) if from_scratch else self.ema_halflife_images
-        return 0.5 ** (batch / max(halflife, 1e-8))
+        return kept_share(batch, halflife)
 
     def rate(self, n_seen: int, from_scratch: bool) -> float:
         """The learning rate of the step that brings a fit to ``n_seen`` images."""
         ramp = self.lr_rampup_images if from_scratch or self.restart_ramp else 0
-        return self.learning_rate * min(1.0, n_seen / max(ramp, 1))
+        return self.learning_rate * float(ramp_share(n_seen, ramp))
 
 
 def persistent_kinds(next_start: str, keep_optimizer: bool) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """A neural spline flow (Durkan et al. 2019, by zuko) on images: fitted by maximum likelihood, its density is exact."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from iterative_retraining.models.family import NetworkFamily
 from iterative_retraining.models.process import Draw, Uncoupled, check_numbers
 
 LEVEL = 2 / 255  # the step between neighbouring pixel values in [-1, 1]
@@ -25,8 +27,10 @@ class SplineFlowConfig:
     width: int = 256
     n_layers: int = 2
 
+    eager: ClassVar[bool] = True  # zuko computes with the weights as it makes them: no meta device, nothing compiled
+
     def __post_init__(self) -> None:
-        check_numbers(self, counts=list(self.__dataclass_fields__))
+        check_numbers(self, counts=[f.name for f in fields(self)])
 
     def build(self) -> nn.Module:
         """The flow, with zuko's random weights from torch's generator."""
@@ -55,3 +59,8 @@ class MaximumLikelihood(Uncoupled):
         """The latents ``draw(0)`` taken through the inverse transform."""
         noise = draw(0)
         return net().transform.inv(noise.flatten(1)).view(noise.shape).double()
+
+
+SPLINE_FLOW_FAMILY = NetworkFamily(
+    "spline_flow", "spline flow", MaximumLikelihood, configs={"": SplineFlowConfig}, has_density=True
+)

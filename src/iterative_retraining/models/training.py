@@ -18,7 +18,7 @@ from iterative_retraining.models.fitting import (
     flatten_parameters,
     shuffled_batches,
 )
-from iterative_retraining.models.process import Net, Process
+from iterative_retraining.models.process import Net, Process, wide
 from iterative_retraining.seeding import noise_by_index, reseed, stage_seed, torch_seed
 from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
@@ -107,7 +107,8 @@ class NetworkModel:
                 continue
             if drops:  # of its own for every step and process, so that any step can be the first after a resumption
                 reseed(stage_seed(seed, fit.n_steps, f"dropout {self.team.rank}"), self.device)
-            loss = self._loss(images(index), rng)
+            weights = None if data.weights is None else torch.from_numpy(data.item_weights(index)).float()
+            loss = self._loss(images(index), rng, weights)
             fit.flat.grad.zero_()
             loss.backward()
             self.team.add(fit.flat.grad)
@@ -124,9 +125,11 @@ class NetworkModel:
         items = torch.from_numpy(data.array()).to(self.device)
         return lambda index: items[torch.from_numpy(index).to(self.device)]
 
-    def _loss(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def _loss(self, images: Tensor, rng: torch.Generator, weights: Tensor | None = None) -> Tensor:
         """This process's share of the loss of one batch, uint8 (B, H, W, C), with fresh noise levels and noise.
 
+        The loss is the mean of the terms, each times the weight (B,) of its image, 1 if there are none: not divided by
+        the weights in the batch, so its expectation over batches is the weighted loss of the whole set.
         Every process draws the numbers of the whole batch.
         """
         x = to_unit(images).permute(0, 3, 1, 2)  # NHWC memory: channels_last already
@@ -138,8 +141,10 @@ class NetworkModel:
             net = with_augment_labels(net, labels[mine])
         level_noise = torch.randn(len(x), device=self.device, generator=rng)
         noise = self.process.couple_noise(x[None], torch.empty_like(x).normal_(generator=rng)[None])[0]
-        errors = self.process.loss_terms(net, x[mine], level_noise[mine], noise[mine])
-        return errors.mean() * (len(x[mine]) / len(x) if split else 1 / self.team.size)
+        terms = self.process.loss_terms(net, x[mine], level_noise[mine], noise[mine])
+        if weights is not None:
+            terms = wide(weights[mine].to(self.device), terms) * terms
+        return terms.mean() * (len(x[mine]) / len(x) if split else 1 / self.team.size)
 
     def _resume(self, fit: Fit, seed: int, rng: torch.Generator) -> None:
         """Puts a checkpoint of this fit back, if there is one."""
@@ -186,8 +191,8 @@ class NetworkModel:
         return torch.cat([self.process.log_prob(self.net, one).double() for one in x]).cpu().numpy()
 
     def state_bytes(self, item_shape: tuple[int, ...]) -> int:
-        """The size of `state_dict`, without building it."""
-        with torch.device("meta"):
+        """The size of `state_dict`; the weights are not made where the network can do without."""
+        with torch.device("cpu" if getattr(self.config.network, "eager", False) else "meta"), torch_seed(0):
             weights = sum(t.numel() * t.element_size() for t in self.config.network.build().state_dict().values())
         return weights * (1 + 2 * self.config.keep_optimizer + (self.config.next_start == "raw"))
 

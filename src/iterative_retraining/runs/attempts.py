@@ -4,14 +4,17 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from iterative_retraining.errors import RunError
-from iterative_retraining.runs.provenance import finish_attempt
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs.directory import Run
+from iterative_retraining.runs.provenance import finish_attempt
+from iterative_retraining.runs.reading import read_manifest
 
 
 class Terminated(KeyboardInterrupt):
@@ -31,15 +34,18 @@ def bytes_needed(
     return (3 + kept) * state + (generations * n_samples + (n_retrain + 1) * N_PREVIEW) * item
 
 
-def check_disk(run: Run, needed: int) -> None:
-    """Raises RunError, and gives the directory free, if its disk has less than ``needed`` bytes for what it holds and
-    will hold."""
-    held = sum(file.stat().st_size for file in run.path.iterdir() if file.is_file())
-    free = shutil.disk_usage(run.path).free
+def check_disk(path: Path, needed: int) -> None:
+    """Raises RunError if the disk of a run directory, which need not be there yet, has less than ``needed`` bytes for
+    what it holds and will hold."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    try:
+        held = sum(file.stat().st_size for file in path.iterdir() if file.is_file()) if path.is_dir() else 0
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise RunError(f"cannot read the run directory {path}: {error.strerror}; choose another run_dir") from error
     if free + held < needed:
-        run.close()
         raise RunError(
-            f"{run.path} needs about {needed / 1e6:.1f} MB and its disk has {free / 1e6:.1f} MB free; free some space, "
+            f"{path} needs about {needed / 1e6:.1f} MB and its disk has {free / 1e6:.1f} MB free; free some space, "
             "choose another run_dir, or keep fewer weights (keep_every)"
         )
 
@@ -56,7 +62,8 @@ def attempt(run: Run, n_retrain: int) -> Iterator[None]:
     start = time.monotonic()
 
     def finish(outcome: str, message: str) -> None:
-        finish_attempt(run, outcome, message, round(time.monotonic() - start, 3))
+        if run.is_open:  # of a run that was closed before, somebody else may write the manifest now
+            finish_attempt(run, outcome, message, round(time.monotonic() - start, 3))
 
     signals: list[str] = []
     try:
@@ -72,6 +79,27 @@ def attempt(run: Run, n_retrain: int) -> Iterator[None]:
             raise
         raise ending from error
     finish("complete", "")
+
+
+def resume_note(path: Path) -> str:
+    """One sentence on what differs between the machine of the last attempt at a run and that of the one before; "" if
+    nothing does: equal bits are promised for equal ones alone."""
+    attempts = read_manifest(path)["attempts"]
+    if len(attempts) < 2:
+        return ""
+    before, now = map(_rounding, attempts[-2:])
+    differing = [f"{key} {before.get(key)} then, {now.get(key)} now" for key in now if before.get(key) != now.get(key)]
+    if not differing:
+        return ""
+    return f"not the same bits as an undisturbed run: it goes on under another {', another '.join(differing)}"
+
+
+def _rounding(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how sums are rounded."""
+    versions = {name: attempt["packages"].get(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
+    machine = {"device": "device", "name": "processor", "threads": "number of threads"}
+    found = versions | {word: attempt["hardware"].get(key) for key, word in machine.items()}
+    return found | {"instruction set": attempt["hardware"].get("cpu_capability")}
 
 
 def _outcome(error: BaseException, signals: Sequence[str]) -> tuple[str, str]:

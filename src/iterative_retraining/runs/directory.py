@@ -23,105 +23,52 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from iterative_retraining.config import RunConfig
-from iterative_retraining.files import cannot_write, file_sha256, state_sha256, write_file, write_json
-from iterative_retraining.runs.locks import (lock, unlock)
 from iterative_retraining.errors import RunError
+from iterative_retraining.files import cannot_write, state_sha256, write_file, write_json
+from iterative_retraining.runs.locks import lock
+from iterative_retraining.runs.reading import (
+    FIT,
+    check_file,
+    check_whole,
+    file_of,
+    read_config,
+    read_fit,
+    read_floor,
+    read_ledger,
+    read_manifest,
+    read_samples,
+    read_state,
+    samples_of,
+)
 
-FIT = "fit.safetensors"
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """``config.json`` of a run directory. Raises RunError if it is missing or damaged."""
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise RunError(f"{file} is missing")
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise RunError(f"{file} is damaged ({error}); restore it, or start again in another directory") from error
-
-
-def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """The complete generations of a run directory, generation 0 first; a last line without its end does not count.
-
-    Raises RunError if a complete line does not parse or is out of order.
-    """
-    file = Path(path) / "ledger.jsonl"
-    lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
-    rows = []
-    for number, line in enumerate(lines):
-        try:
-            row = json.loads(line)
-            if row["generation"] != number:
-                raise ValueError(f"generation {row['generation']} where {number} belongs")
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{file}, line {number + 1} is damaged ({error}); restore it, or cut the file before that line and "
-                "start again in another directory with init= this one"
-            ) from error
-        rows.append(row)
-    return rows
-
-
-def read_floor(path: str | Path) -> dict[str, Any]:
-    """The real-vs-real floor of a run: the metrics' settings, and the values of each over random halvings."""
-    return json.loads((Path(path) / "floor.json").read_text())
-
-
-def _file(path: Path, kind: str, generation: int) -> Path:
-    ending = {"checkpoint": "safetensors", "samples": "npy", "preview": "png"}[kind]
-    return path / f"{kind}-{generation:04d}.{ending}"
-
-
-def _check_file(path: Path, kind: str, row: Mapping[str, Any]) -> Path:
-    """The file of a complete generation. Raises RunError unless its bytes are those that its ledger line names."""
-    file = _file(path, kind, row["generation"])
-    if not file.is_file() or file_sha256(file) != row[f"{kind}_sha256"]:
-        raise RunError(
-            f"{file} is {'damaged' if file.is_file() else 'missing'}, and nothing can go on from generation "
-            f"{row['generation']} without it; restore it, or start again in another directory"
-        )
-    return file
-
-
-def read_state(path: Path) -> dict[str, np.ndarray]:
-    """The weights of the last complete generation of a run directory. Raises RunError if they are damaged."""
-    return load_file(_check_file(path, "checkpoint", read_ledger(path)[-1]))
-
-
-def read_fit(path: Path, seed: int) -> dict[str, np.ndarray] | None:
-    """The checkpoint within the fit of this seed, if one is there and whole: else that fit begins at its beginning."""
-    try:
-        with safe_open(path / FIT, "np") as stored:
-            about = stored.metadata() or {}
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError):
-        return None
-    whole = about == {"seed": str(seed), "sha256": state_sha256(state)}
-    return state if whole else None
+__all__ = ["History", "Run", "read_config", "read_floor", "read_ledger", "read_samples", "read_state"]
 
 
 class Run:
-    """A run directory, opened for one configuration and locked against a second process.
+    """A run directory, opened for one configuration and locked against a second opener, in this process or another.
 
-    Raises RunError if the directory cannot be written, is in use, or belongs to another configuration, or if a file of
-    its last complete generation is missing or damaged.
+    The lock belongs to this object: `close` gives it free, and so does the end of the last reference to it. After
+    `close` nothing is written any more. Raises RunError if the directory cannot be written, is in use, or belongs to
+    another configuration, or if a file of what is complete is missing or damaged.
+
+    keep_every: k > 0 keeps the weights of every k-th generation, as does each k that an earlier attempt was given.
     """
 
     def __init__(self, path: str | Path, config: RunConfig, *, keep_every: int = 0) -> None:
         self.path, self.config, self.keep_every = Path(path), config, keep_every
-        lock(self.path)
+        self._lock = lock(self.path)
         try:
             self._claim()
-            self.rows = read_ledger(self.path)
+            self.rows, manifest = read_ledger(self.path), read_manifest(self.path)
+            check_whole(self.path, self.rows, manifest)
+            self._kept = {keep_every, *(attempt.get("keep_every", 0) for attempt in manifest["attempts"])} - {0}
             self._cut_torn_line()
             if self.rows:
                 for kind in ("checkpoint", "samples"):
-                    _check_file(self.path, kind, self.rows[-1])
+                    check_file(self.path, kind, self.rows[-1])
         except BaseException:
             self.close()
             raise
@@ -137,7 +84,7 @@ class Run:
                 )
             write_json(self.path / "config.json", {"run_id": self.config.run_id, "identity": identity})
             return
-        found = read_config(self.path).get("identity", {})
+        found = read_config(self.path)["identity"]
         if found != identity:
             differing = {
                 k: (found.get(k), identity.get(k)) for k in found | identity if found.get(k) != identity.get(k)
@@ -153,9 +100,18 @@ class Run:
             if whole < ledger.stat().st_size:
                 os.truncate(ledger, whole)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this object holds the directory's lock, and so may write."""
+        return bool(self._lock.is_locked)
+
     def close(self) -> None:
-        """Gives the directory free for another process."""
-        unlock(self.path)
+        """Gives the directory free for others."""
+        self._lock.release()
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise RunError(f"{self.path} was closed, and others may write there now; open the experiment again")
 
     @property
     def history(self) -> Sequence[np.ndarray]:
@@ -172,6 +128,7 @@ class Run:
 
     def save_fit(self, seed: int, state: Mapping[str, np.ndarray]) -> None:
         """Keeps a checkpoint within the fit of this seed. Raises RunError if the disk is full."""
+        self._check_open()
         about = {"seed": str(seed), "sha256": state_sha256(state)}
         content = save({name: np.asarray(array, order="C") for name, array in state.items()}, metadata=about)
         write_file(self.path / FIT, lambda file: file.write(content))
@@ -188,6 +145,7 @@ class Run:
 
         Raises RunError if a number in ``row`` is not finite, or if the disk is full; nothing complete is lost.
         """
+        self._check_open()
         broken = sorted(key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value))
         if broken:
             raise RunError(
@@ -196,14 +154,14 @@ class Run:
         t = row["generation"]
         checkpoint = save({name: np.asarray(array, order="C") for name, array in state.items()})
         digests = {
-            "checkpoint_sha256": write_file(_file(self.path, "checkpoint", t), lambda file: file.write(checkpoint)),
+            "checkpoint_sha256": write_file(file_of(self.path, "checkpoint", t), lambda file: file.write(checkpoint)),
             "samples_sha256": write_file(
-                _file(self.path, "samples", t), lambda file: np.save(file, samples, allow_pickle=False)
+                file_of(self.path, "samples", t), lambda file: np.save(file, samples, allow_pickle=False)
             ),
         }
         if samples.dtype == np.uint8:
             strip = Image.fromarray(_strip(preview))
-            write_file(_file(self.path, "preview", t), lambda file: strip.save(file, format="PNG"))
+            write_file(file_of(self.path, "preview", t), lambda file: strip.save(file, format="PNG"))
         self._append(row | digests)
         self._prune(t, history_length)
 
@@ -230,7 +188,7 @@ class Run:
                 continue
             kind, generation = found[1], int(found[2])
             if kind == "checkpoint":
-                keep = generation in (0, last) or (self.keep_every > 0 and generation % self.keep_every == 0)
+                keep = generation in (0, last) or any(generation % k == 0 for k in self._kept)
             else:
                 keep = history_length is None or last - generation < history_length
             if not keep:
@@ -247,11 +205,7 @@ class History(Sequence):
         return len(self.run.rows)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        generation = range(len(self))[index]
-        file = _file(self.run.path, "samples", generation)
-        if not file.is_file():
-            raise RunError(f"{file} is missing: the samples of generation {generation} are no longer kept")
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        return samples_of(self.run.path, self.run.rows[index])
 
 
 def _strip(images: np.ndarray) -> np.ndarray:

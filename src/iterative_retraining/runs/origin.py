@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from iterative_retraining.config import ConfigError
+from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.files import file_sha256
-from iterative_retraining.models.pretrained import diffusers_weights
-from iterative_retraining.runs.directory import read_config, read_ledger
-from iterative_retraining.runs.locks import RunError
-from iterative_retraining.studies.report.protocol import where_from
+from iterative_retraining.models.pretrained import diffusers_weights, where_from
+from iterative_retraining.runs.reading import read_config, read_ledger
 
 
 def init_identity(init: str | Path) -> str:

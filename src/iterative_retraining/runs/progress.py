@@ -11,6 +11,9 @@ from tqdm import tqdm
 
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.retrain import GenerationRecord
+from iterative_retraining.runs.attempts import resume_note
+from iterative_retraining.runs.directory import Run
+from iterative_retraining.runs.shared_runs import SharedRun
 
 SHOWN = ("fid", "precision", "recall", "fld")  # of the metrics; the ledger has them all
 
@@ -18,6 +21,20 @@ SHOWN = ("fid", "precision", "recall", "fld")  # of the metrics; the ledger has 
 def is_live() -> bool:
     """True on a terminal and in a kernel that a person has open (Jupyter names its session), not under papermill."""
     return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+
+
+def opening_lines(run: Run | SharedRun, n_retrain: int) -> str:
+    """What a run is and what is left of it, to say before it trains; a second line for what differs from before."""
+    identity = {key: value for key, value in run.config.identity().items() if value not in (None, "", {})}
+    options = identity.pop("options", {})
+    about = ", ".join(f"{key} {value}" for key, value in identity.items() if key not in ("dataset", "model", "scheme"))
+    lines = [
+        f"run {run.config.run_id} in {run.path}: {len(run.rows)} of {n_retrain + 1} generations are complete",
+        f"{run.config.model} on {run.config.dataset}, scheme {run.config.scheme}, {about}; "
+        f"{len(options)} options of the model are in {run.path / 'config.json'}",
+    ]
+    note = resume_note(run.path) if len(run.rows) <= n_retrain else ""
+    return "\n".join([*lines, f"note: {note}"] if note else lines)
 
 
 class ProgressDisplay:

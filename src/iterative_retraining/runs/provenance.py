@@ -4,7 +4,6 @@ import ast
 import datetime
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -14,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.files import data_sha256, state_sha256, write_json
-from iterative_retraining.runs.directory import (Run)
 from iterative_retraining.errors import RunError
+from iterative_retraining.files import data_sha256, state_sha256, write_json
+from iterative_retraining.runs.directory import Run
+from iterative_retraining.runs.reading import read_manifest as read_manifest
 
 # The modules that decide a run's numbers, relative to the package; what draws, reads or tells of them is not here.
 DECIDING = (
@@ -101,12 +101,6 @@ def this_machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The manifest of a run directory; one without attempts if it has none yet."""
-    file = Path(path) / "manifest.json"
-    return json.loads(file.read_text()) if file.is_file() else {"attempts": []}
-
-
 def write_manifest(
     run: Run,
     *,
@@ -136,6 +130,7 @@ def write_manifest(
         {
             "started": _now(),
             "first_generation": len(run.rows),
+            "keep_every": run.keep_every,
             "source_sha256": source_sha256(),
             **this_machine(device),
         }

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.config import RunConfig
-from iterative_retraining.runs.directory import History, Run, read_fit, read_ledger, read_state
 from iterative_retraining.distributed import Team
+from iterative_retraining.runs.directory import History, Run
+from iterative_retraining.runs.reading import read_fit, read_ledger, read_state
 
 
 class SharedRun:
@@ -21,6 +22,16 @@ class SharedRun:
         self.path, self.config, self.team, self.run = path, config, team, run
         team.wait()
         self.rows: list[dict[str, Any]] = read_ledger(path)
+
+    @property
+    def is_open(self) -> bool:
+        """See `Run.is_open`."""
+        return self.run is not None and self.run.is_open
+
+    def close(self) -> None:
+        """See `Run.close`."""
+        if self.run is not None:
+            self.run.close()
 
     @property
     def history(self) -> Sequence[np.ndarray]:

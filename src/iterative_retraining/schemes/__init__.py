@@ -1,74 +1,94 @@
-"""How the training set D_t of a generation is made of real data and of what earlier generations sampled."""
+"""How the training set D_t of a generation is made of real data and of what earlier generations sampled.
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+A scheme is one class in one file, and one line in `SCHEMES`.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
 from iterative_retraining.interfaces import Scheme
-from iterative_retraining.training_set import TrainingSet
+from iterative_retraining.schemes.accumulate import Accumulate
+from iterative_retraining.schemes.accumulate_subsample import AccumulateSubsample
+from iterative_retraining.schemes.fresh import Fresh
+from iterative_retraining.schemes.fully_synthetic import FullySynthetic
+from iterative_retraining.schemes.mix import Mix
+from iterative_retraining.schemes.ratio import check_lam, synthetic_count
+from iterative_retraining.schemes.weighted import Weighted
 
-# The rows of `candidates` to keep, in order; a scheme takes as many of them as it needs.
-Select = Callable[[np.ndarray], np.ndarray]
+__all__ = [
+    "SCHEMES",
+    "Accumulate",
+    "AccumulateSubsample",
+    "Fresh",
+    "FullySynthetic",
+    "Mix",
+    "Weighted",
+    "build_scheme",
+    "check_lam",
+    "has_lam",
+    "scheme_defaults",
+    "set_size",
+    "synthetic_count",
+]
+
+SCHEMES: dict[str, type[Scheme]] = {
+    "mix": Mix,
+    "fully_synthetic": FullySynthetic,
+    "accumulate": Accumulate,
+    "accumulate_subsample": AccumulateSubsample,
+    "fresh": Fresh,
+    "weighted": Weighted,
+}
 
 
-def _first(samples: np.ndarray, n: int, select: Select | None) -> np.ndarray:
-    """The first ``n`` rows that ``select`` keeps: samples are i.i.d. by index, so the first n are a fair draw."""
-    rows = np.arange(len(samples)) if select is None else np.asarray(select(samples))
-    if len(rows) < n:
-        raise ValueError(f"the scheme needs {n} samples, {len(rows)} of {len(samples)} are at hand")
-    return rows[:n]
+def has_lam(name: str) -> bool:
+    """Whether lam matters to the scheme called ``name``. Raises ValueError for an unknown one."""
+    return "lam" in _parameters(name)
 
 
-@dataclass(frozen=True)
-class Mix:
-    """Algorithm 1: D_t is all n real data and floor(lam * n) samples of generation t-1.
+def scheme_defaults(name: str) -> dict[str, Any]:
+    """The options of the scheme called ``name``, its parameters beside lam, with their defaults.
 
-    ``lam`` is the ratio synthetic : real; the synthetic share of D_t is lam / (1 + lam).
+    Raises ValueError for an unknown one.
     """
-
-    lam: float
-    select: Select | None = None
-    history_length: int | None = 1
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.lam) and self.lam >= 0):
-            raise ValueError(f"lam = {self.lam!r} is not allowed: it is the ratio synthetic : real, a number >= 0")
-
-    def n_samples(self, n_real: int) -> int:
-        return math.floor(self.lam * n_real)
-
-    def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: int) -> TrainingSet:
-        n_synthetic = self.n_samples(len(real))
-        if n_synthetic == 0:
-            return TrainingSet.of(real)
-        samples = history[-1]
-        return TrainingSet((real, samples), (np.arange(len(real)), _first(samples, n_synthetic, self.select)))
+    return {key: default for key, default in _parameters(name).items() if key != "lam"}
 
 
-@dataclass(frozen=True)
-class FullySynthetic:
-    """The real data are dropped after theta_0: D_t is n samples of generation t-1. A scheme, not a value of lambda."""
+def build_scheme(name: str, lam: float | None = None, options: Mapping[str, Any] | None = None) -> Scheme:
+    """The scheme called ``name`` with ``lam``, which counts where the scheme has one, and ``options`` by name.
 
-    select: Select | None = None
-    history_length: int | None = 1
-
-    def n_samples(self, n_real: int) -> int:
-        return n_real
-
-    def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: int) -> TrainingSet:
-        samples = history[-1]
-        return TrainingSet((real, samples), (np.arange(0), _first(samples, len(real), self.select)))
+    What is not given is as by default. Raises ValueError for unknown names and for values that are not allowed.
+    """
+    parameters, allowed = dict(options or {}), scheme_defaults(name)
+    for option in parameters:
+        _refuse_unknown(f"option of scheme {name!r}", option, allowed)
+    if lam is not None and has_lam(name):
+        parameters["lam"] = lam
+    return SCHEMES[name](**parameters)
 
 
-SCHEMES = ("mix", "fully_synthetic")
+def set_size(scheme: Scheme, n_real: int, generation: int) -> int:
+    """How many items the training set of ``generation`` has with ``n_real`` real data, found without any data.
+
+    Raises what the scheme raises where it cannot go so far.
+    """
+    real = np.empty((n_real, 0))
+    samples = np.empty((max(n_real, scheme.n_samples(n_real)), 0))
+    data = scheme.training_set(real, [samples] * generation, seed=0) if generation else scheme.initial_set(real)
+    return len(data)
 
 
-def build_scheme(name: str, lam: float) -> Scheme:
-    """The scheme called ``name``; ``lam`` counts for the mix alone. Raises ValueError for another name."""
-    if name == "mix":
-        return Mix(lam)
-    if name == "fully_synthetic":
-        return FullySynthetic()
-    raise ValueError(f"unknown scheme {name!r}; allowed: {', '.join(SCHEMES)}")
+def _parameters(name: str) -> dict[str, Any]:
+    _refuse_unknown("scheme", name, SCHEMES)
+    return {f.name: f.default for f in fields(SCHEMES[name])}
+
+
+def _refuse_unknown(what: str, name: object, allowed: Collection[str]) -> None:
+    if name not in allowed:
+        close = difflib.get_close_matches(str(name), allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(allowed) or 'none'}{hint}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.errors import PretrainedError
-from iterative_retraining.models import network_config, resolve_options, tuples
+from iterative_retraining.models import MODELS, resolve_options
 from iterative_retraining.models.fitting import persistent_kinds
 from iterative_retraining.models.networks.foreign import ADMConfig
 from iterative_retraining.models.pretrained.ddpm import PretrainedDDPM, diffusers_weights, load_ddpm
@@ -28,7 +28,22 @@ __all__ = [
     "load_otcfm_checkpoint",
     "read_published",
     "state_that_fits",
+    "where_from",
 ]
+
+WEIGHTS_URLS = {  # published files and folders of weights by name, and where they are
+    "edm-cifar10-32x32-uncond-vp.pkl": "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-cifar10-32x32-uncond-vp.pkl",
+    "edm-ffhq-64x64-uncond-vp.pkl": "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-ffhq-64x64-uncond-vp.pkl",
+    "otcfm_cifar10_weights_step_400000.pt": "https://github.com/atong01/conditional-flow-matching/releases/download/"
+    "1.0.4/otcfm_cifar10_weights_step_400000.pt",
+    "ddpm-cifar10-32": "https://huggingface.co/google/ddpm-cifar10-32",
+}
+
+
+def where_from(path: str | Path) -> str:
+    """Words for an error message: where missing weights that are published come from; "" for any other name."""
+    url = WEIGHTS_URLS.get(Path(path).name)
+    return f"; it comes from {url}: download it to that place, or set init to where it is" if url else ""
 
 
 def read_published(path: str | Path, network: ADMConfig | None = None) -> Pretrained:
@@ -56,7 +71,7 @@ def state_that_fits(
     With the options next_start = "raw" and keep_optimizer, also the raw weights and Adam's moments that the file holds.
     Raises PretrainedError if they cannot be read, or are not those of such a network; the message says of which.
     """
-    own = network_config(model, item_shape, options) if options.get("network") == "adm" else None
+    own = MODELS[model].network_config(item_shape, options) if options.get("network") == "adm" else None
     found = read_published(path, own)
     shape = (found.network.resolution, found.network.resolution, found.network.colours)
     if shape != tuple(item_shape):
@@ -79,8 +94,7 @@ def state_that_fits(
 
 
 def _differing(needed: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    given = tuples(options)
-    return {name: value for name, value in needed.items() if value != given[name]}
+    return {name: value for name, value in needed.items() if value != options[name]}
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from iterative_retraining.errors import PretrainedError
-from iterative_retraining.models import network_configs
-from iterative_retraining.models.networks.ddpmpp import NetworkConfig
+from iterative_retraining.models.networks import NETWORKS, NetworkConfig
 from iterative_retraining.models.process import Process
 
 FREE = ("resolution", "colours", "dropout")  # of a network's fields: the data decide two, and weights fit any dropout
@@ -41,7 +40,7 @@ class Pretrained:
 
     def options(self) -> dict[str, Any]:
         """The options of the model that these weights need."""
-        (name,) = (name for name, config in network_configs().items() if isinstance(self.network, config))
+        (name,) = (name for name, config in NETWORKS.items() if isinstance(self.network, config))
         own = {f.name: getattr(self.network, f.name) for f in fields(self.network) if f.name not in FREE}
         return {"network": name} | own | {name: getattr(self.process, name) for name in self.process_options}
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from iterative_retraining.studies.plots.style import PALETTE
-from iterative_retraining.studies.report.comparisons import LABELS
+from iterative_retraining.studies.report.labels import label_of
 
 
 def verdict_map(cases: Sequence[str], metrics: Sequence[str], values: np.ndarray, scores: np.ndarray) -> Figure:
@@ -21,7 +21,7 @@ def verdict_map(cases: Sequence[str], metrics: Sequence[str], values: np.ndarray
         text = f"{value:.2f}" if abs(value) < 1000 else "> 1000"
         dark = abs(np.clip(scores[row, column], -10, 10)) > 7
         axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    axis.set_xticks(range(len(metrics)), [LABELS.get(m, m) for m in metrics], rotation=40, ha="right")
+    axis.set_xticks(range(len(metrics)), [label_of(m) for m in metrics], rotation=40, ha="right")
     axis.set_yticks(range(len(cases)), cases)
     axis.tick_params(length=0)
     label = "reads worse  <  standard deviations  <  reads better"
@@ -36,7 +36,7 @@ def metrics_against(table: pd.DataFrame, x: str, metrics: Sequence[str], xlabel:
     for axis, metric, colour in zip(axes.flat, metrics, PALETTE, strict=False):
         sns.lineplot(table, x=x, y=metric, ax=axis, errorbar=("pi", 95), marker="o", color=colour)
         axis.axhline(table[table[x] == table[x].min()][metric].mean(), color="0.5", linewidth=0.8, linestyle=":")
-        axis.set(xlabel=xlabel, ylabel=LABELS.get(metric, metric))
+        axis.set(xlabel=xlabel, ylabel=label_of(metric))
     return figure
 
 

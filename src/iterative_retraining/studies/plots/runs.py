@@ -10,8 +10,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
-from iterative_retraining.studies.report.comparisons import LABELS
+from iterative_retraining.studies.plots.style import FLOOR_COLOUR, style_of
+from iterative_retraining.studies.report.arms import arms
+from iterative_retraining.studies.report.labels import label_of
 
 
 def quality_curves(
@@ -42,17 +43,11 @@ def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: st
     low, high = np.quantile(floor[metric], [0.025, 0.975])
     axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
     axis.axhline(float(np.mean(floor[metric])), color="0.5", linewidth=0.8, zorder=1, label="real vs real")
-    for arm, table in _arms(runs):
-        look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **arm_style(*arm)}
+    for arm, table in arms(runs):
+        look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **style_of(arm)}
         sns.lineplot(table, x="generation", y=metric, ax=axis, **look)
-    axis.set(xlabel="retrainings", ylabel=LABELS.get(metric, metric))
+    axis.set(xlabel="retrainings", ylabel=label_of(metric))
     axis.legend().remove()
-
-
-def _arms(runs: pd.DataFrame) -> list[tuple[tuple[str, float | None], pd.DataFrame]]:
-    """The runs of each arm, fully synthetic first, then by lambda."""
-    groups = runs.assign(lam=runs.lam.fillna(-1.0)).groupby(["lam", "scheme"], sort=True)
-    return [((scheme, None if lam < 0 else lam), table) for (lam, scheme), table in groups]
 
 
 def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[int]) -> Figure:

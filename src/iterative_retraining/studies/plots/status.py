@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from iterative_retraining.studies.plots.style import PALETTE
-from iterative_retraining.studies.report.comparisons import arm_label
+from iterative_retraining.studies.report.arms import arm_label
 
 STAGES = {"seconds_fit": "fit", "seconds_sample": "samples", "seconds_metrics": "metrics"}
 

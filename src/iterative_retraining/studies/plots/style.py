@@ -1,26 +1,21 @@
-"""The same colour for the same arm in every chapter, colour-blind safe."""
+"""The same look for the same arm in every chapter: its scheme says which, and none has a colour of another."""
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import seaborn as sns
 
+from iterative_retraining.interfaces import Scheme
+from iterative_retraining.studies.report.arms import arm_of
+
 PALETTE = sns.color_palette("colorblind")
-LAM_COLOURS = {
-    0.0: PALETTE[7],
-    0.01: PALETTE[9],
-    0.1: PALETTE[4],
-    0.5: PALETTE[0],
-    1.0: PALETTE[2],
-    2.0: PALETTE[1],
-}
 FLOOR_COLOUR = "0.85"
 
 
-def arm_style(scheme: str, lam: float | None = None) -> dict[str, Any]:
-    """Colour, line, marker and label of an arm. Fully synthetic is dashed red with triangles, as in the paper."""
-    if scheme == "fully_synthetic":
-        return {"color": PALETTE[3], "linestyle": "--", "marker": "^", "label": "fully synthetic"}
-    colour = LAM_COLOURS.get(lam, plt.get_cmap("viridis")(min(lam, 5) / 5))
-    label = "λ = 0 (real only)" if lam == 0 else f"λ = {lam:g}"
-    return {"color": colour, "linestyle": "-", "marker": "o", "label": label}
+def style_of(arm: Scheme) -> dict[str, Any]:
+    """Colour, line, marker and label of an arm; solid lines with dots for a scheme that does not say otherwise."""
+    return {"linestyle": "-", "marker": "o", **arm.style, "label": arm.label}
+
+
+def arm_style(scheme: str, lam: float | None = None, scheme_options: str = "{}") -> dict[str, Any]:
+    """`style_of` an arm by the name and the parameters of its scheme."""
+    return style_of(arm_of(scheme, lam, scheme_options))

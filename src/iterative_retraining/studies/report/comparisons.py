@@ -7,33 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-LABELS = {
-    "fid": "FID",
-    "kid": "KID",
-    "fld": "FLD",
-    "class_entropy": "class entropy",
-    "energy_distance": "energy distance",
-    "sliced_w2": "sliced W₂",
-    "w2": "W₂",
-    "kernel_nll": "kernel NLL",
-    "nll": "exact NLL",
-    "kl": "KL",
-    "spread": "spread around a mode",
-    "radius": "distance from the centre",
-    "modes": "modes found",
-}
+from iterative_retraining.studies.report.arms import KEYS, arms, is_control
+from iterative_retraining.studies.report.labels import label_of
+
 SHOWN = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
-
-
-def arm_label(scheme: str, lam: float) -> str:
-    """The name of an arm in a table; lam is NaN or negative for a scheme that has none."""
-    return f"λ = {lam:g}" if scheme == "mix" else scheme.replace("_", " ")
-
-
-def _arms(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The runs of each arm by its label: schemes without lambda first, then by lambda."""
-    groups = runs.assign(order=runs.lam.fillna(-1.0)).groupby(["order", "scheme"])
-    return [(arm_label(scheme, lam), table) for (lam, scheme), table in groups]
 
 
 def _shown(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
@@ -43,7 +20,7 @@ def _shown(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 def levels(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
     """Where each run settles: the mean of every metric over the second half of its retrainings; one row per run."""
     late = runs[runs.generation >= runs.generation.max() / 2]
-    keys = ["run_id", "scheme", "lam", "seed"]
+    keys = ["run_id", "seed", *(key for key in KEYS if key in runs)]
     return late.groupby(keys, dropna=False)[_shown(runs, metrics)].mean().reset_index()
 
 
@@ -57,17 +34,17 @@ def paired_tests(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> pd.DataF
     table = levels(runs, metrics)
     control = table[(table.scheme == "mix") & (table.lam == 0)].set_index("seed")
     rows = []
-    for arm, arm_runs in _arms(table):
+    for arm, arm_runs in arms(table):
         own = arm_runs.set_index("seed")
         seeds = own.index.intersection(control.index)
-        if arm == "λ = 0" or len(seeds) < 2:
+        if is_control(arm) or len(seeds) < 2:
             continue
         for name in _shown(table, metrics):
             gaps = (own.loc[seeds, name] - control.loc[seeds, name]).to_numpy()
             error = stats.sem(gaps)
             half = stats.t.ppf(0.975, len(seeds) - 1) * error
             p = stats.ttest_1samp(gaps, 0.0).pvalue if error > 0 else np.nan
-            rows.append((arm, name, len(seeds), gaps.mean(), half, p))
+            rows.append((arm.label, name, len(seeds), gaps.mean(), half, p))
     found = pd.DataFrame(rows, columns=["arm", "metric", "n_seeds", "difference", "half_width", "p"])
     tested = found.p.notna()
     found["q"] = np.nan
@@ -85,7 +62,7 @@ def paired_table(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> str:
     lines = [f"| metric, less that of λ = 0 | {' | '.join(arms)} |", "|---|" + "---|" * len(arms)]
     for name, rows in tests.groupby("metric", sort=False):
         cells = [f"{r.difference:+.3f} ± {r.half_width:.3f} (q = {r.q:.2g})" for r in rows.itertuples()]
-        lines.append(f"| {LABELS.get(name, name)} | {' | '.join(cells)} |")
+        lines.append(f"| {label_of(name)} | {' | '.join(cells)} |")
     note = (
         "Mean over the second half of the retrainings, less that of λ = 0 of the same seed: mean over "
         f"{tests.n_seeds.min()} seeds ± 95 % t-interval; q: paired t-test, Benjamini–Hochberg over the table."
@@ -102,11 +79,11 @@ def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[st
     last, names = runs.generation.max(), _shown(runs, metrics)
     final, late = runs[runs.generation == last], runs[runs.generation >= last // 2]
     trend = late.groupby("run_id").apply(_slope, include_groups=False)
-    head = [LABELS.get(n, n) for n in names]
+    head = [label_of(n) for n in names]
     lines = [f"| arm | FID trend | {' | '.join(head)} |", "|---|---|" + "---|" * len(names)]
-    for arm, table in _arms(final):
+    for arm, table in arms(final):
         cells = [interval(trend[table.run_id].to_numpy()), *(interval(table[n].to_numpy()) for n in names)]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        lines.append(f"| {arm.label} | {' | '.join(cells)} |")
     cells = [
         f"{np.mean(floor[n]):.3f} ({np.quantile(floor[n], 0.025):.3f} to {np.quantile(floor[n], 0.975):.3f})"
         if n in floor

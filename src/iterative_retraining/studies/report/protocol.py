@@ -7,10 +7,13 @@ names its source. What follows from them is computed.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from iterative_retraining.models import MODELS
+from iterative_retraining.models.fitting import kept_share, ramp_share
+from iterative_retraining.models.pretrained import WEIGHTS_URLS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class Retraining:
     def rate(self, n_seen: np.ndarray | float) -> np.ndarray:
         """The learning rate after ``n_seen`` images of a retraining, as a fraction of the nominal one."""
         n_seen = np.asarray(n_seen, dtype=float)
-        return np.minimum(1.0, n_seen / self._ramp) if self._ramp else np.ones_like(n_seen)
+        return ramp_share(n_seen, self._ramp) if self._ramp else np.ones_like(n_seen)
 
     @property
     def _ramp(self) -> int:
@@ -56,7 +59,7 @@ class Retraining:
 
     def memory(self, n_seen: np.ndarray | float) -> np.ndarray:
         """The weight that the EMA still gives to the weights from before the retraining: 0.5^(n_seen / half-life)."""
-        return 0.5 ** (np.asarray(n_seen, dtype=float) / max(self.ema_halflife_images, 1e-8))
+        return kept_share(np.asarray(n_seen, dtype=float), self.ema_halflife_images)
 
     @property
     def peak_rate(self) -> float:
@@ -97,7 +100,7 @@ class PublishedFlags:
     """A route of the paper's experiments: its flags, the images that it samples and measures, and where each is from.
 
     n_real: the real images, of which as many are sampled, of resolution x resolution pixels. weights: the file or
-    folder of the first model, and weights_url where it is. sources: of the fields here and of `Retraining`, by name.
+    folder of the first model. sources: of the fields here and of `Retraining`, by name.
     """
 
     title: str
@@ -105,8 +108,12 @@ class PublishedFlags:
     n_real: int
     resolution: int
     weights: str
-    weights_url: str
     sources: Mapping[str, str]
+
+    @property
+    def weights_url(self) -> str:
+        """Where the weights are."""
+        return WEIGHTS_URLS[self.weights]
 
 
 CODE_BUDGET = 50_000  # images a retraining where the authors' script is not told otherwise: 0.05 Mimg
@@ -116,11 +123,9 @@ _EPOCHS = "20 epochs, our choice; the code counts budgets in images, as here"
 _SET = dict.fromkeys(("n_real", "resolution"), "the training set")
 _COMMON = dict.fromkeys((*FLAGS, "weights"), _CODE) | {"n_images": _EPOCHS, **_SET}
 _EDM = _COMMON | {
-    "weights_url": "Karras et al. (2022), published networks",
     "latents": f"{_CODE}: the sampler is deterministic and its seeds are 0 to N - 1 in every generation",
 }
 _OTCFM = _COMMON | {
-    "weights_url": "Tong et al. (2024), release 1.0.4 of torchcfm",
     "ema_halflife_images": f"{_CODE}: 0.9999 a step",
     "latents": "not known here; fresh assumed",
 }
@@ -132,7 +137,6 @@ _DDPM = {
     "n_images": _EPOCHS,
     **_SET,
     "weights": "the network of Ho et al. (2020), as diffusers reads it; the authors' own checkpoint is private",
-    "weights_url": "Hugging Face, google/ddpm-cifar10-32",
 }
 _EDM_FLAGS = {
     "batch_size": 256,
@@ -159,7 +163,6 @@ PUBLISHED = {
         n_real=50_000,
         resolution=32,
         weights="edm-cifar10-32x32-uncond-vp.pkl",
-        weights_url="https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-cifar10-32x32-uncond-vp.pkl",
         sources=_EDM,
     ),
     "edm-ffhq64": PublishedFlags(
@@ -168,7 +171,6 @@ PUBLISHED = {
         n_real=70_000,
         resolution=64,
         weights="edm-ffhq-64x64-uncond-vp.pkl",
-        weights_url="https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-ffhq-64x64-uncond-vp.pkl",
         sources=_EDM,
     ),
     "otcfm-cifar10": PublishedFlags(
@@ -177,8 +179,6 @@ PUBLISHED = {
         n_real=50_000,
         resolution=32,
         weights="otcfm_cifar10_weights_step_400000.pt",
-        weights_url="https://github.com/atong01/conditional-flow-matching/releases/download/1.0.4/"
-        "otcfm_cifar10_weights_step_400000.pt",
         sources=_OTCFM,
     ),
     "ddpm-cifar10": PublishedFlags(
@@ -187,18 +187,9 @@ PUBLISHED = {
         n_real=50_000,
         resolution=32,
         weights="ddpm-cifar10-32",
-        weights_url="https://huggingface.co/google/ddpm-cifar10-32",
         sources=_DDPM,
     ),
 }
-
-
-def where_from(path: str | Path) -> str:
-    """Words for an error message: where missing weights that are published come from; "" for any other name."""
-    for flags in PUBLISHED.values():
-        if Path(path).name == flags.weights:
-            return f"; it comes from {flags.weights_url}: download it to that place, or set init to where it is"
-    return ""
 
 
 def percent(share: float) -> str:
@@ -221,7 +212,7 @@ def implied_table(rows: Mapping[str, Retraining]) -> str:
 
 def family_label(identity: Mapping[str, Any]) -> str:
     """How a run's model is retrained, in lines: model, peak rate, what the EMA keeps, latents."""
-    if identity["n_images_per_retraining"] is None:  # a model without iterations
+    if not MODELS[identity["model"]].trains_in_batches:
         return identity["model"]
     if not identity["options"]["warm_start"]:
         return f"{identity['model']}\nfrom scratch"

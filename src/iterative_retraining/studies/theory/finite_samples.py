@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import stats
 
+from iterative_retraining.schemes import synthetic_count
 from iterative_retraining.seeding import generator
 
 SCHEMES = ("fully_synthetic", "mix", "fresh", "accumulate", "accumulate_subsample")
@@ -125,8 +126,9 @@ def simulate_means(
     if scheme == "accumulate_subsample":
         path = _subsampled(rng, n, generations, n_chains)
     else:
-        real_share = n / (n + int(lam * n)) if weight is None else weight
-        path = _by_sufficient_statistics(rng, scheme, n, int(lam * n), generations, n_chains, fraction, real_share)
+        m = synthetic_count(lam, n)
+        real_share = n / (n + m) if weight is None else weight
+        path = _by_sufficient_statistics(rng, scheme, n, m, generations, n_chains, fraction, real_share)
     return np.stack(list(path)) * math.sqrt(n)
 
 

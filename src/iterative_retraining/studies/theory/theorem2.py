@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
+from iterative_retraining.schemes import synthetic_count
 from iterative_retraining.seeding import generator, stage_seed
 from iterative_retraining.studies.theory.families import LocationScale, Points
 from iterative_retraining.studies.theory.fixed_point import NotAMaximumError, retrain_exactly
@@ -41,7 +42,7 @@ class Study:
 
     def pool(self, theta: Tensor, real: Tensor, rng: np.random.Generator) -> Tensor:
         """The real data (C, n) of each chain and floor(lam n) samples of its model theta (C, 2)."""
-        return torch.cat([real, self.family.sample(theta, int(self.lam * real.shape[1]), rng)], dim=1)
+        return torch.cat([real, self.family.sample(theta, synthetic_count(self.lam, real.shape[1]), rng)], dim=1)
 
     def deviations(self, theta: Tensor, n: int, n_draws: int, *, seed: int) -> np.ndarray:
         """|G^n(theta) - G^infinity(theta)| (n_draws,) of Assumption 3, over draws of real and synthetic data."""

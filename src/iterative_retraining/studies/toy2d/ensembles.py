@@ -83,6 +83,15 @@ class MemberSchemes:
         """The most that any member needs."""
         return max(scheme.n_samples(n_real) for scheme in self.schemes)
 
+    def check(self, n_real: int, n_retrain: int) -> None:
+        """As each of them does."""
+        for scheme in self.schemes:
+            scheme.check(n_real, n_retrain)
+
+    def initial_set(self, real: np.ndarray) -> MemberSets:
+        """What theta_0 of each member is fitted to, from real data (n, M, 2)."""
+        return MemberSets(tuple(scheme.initial_set(real[:, i]) for i, scheme in enumerate(self.schemes)))
+
     def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: Seeds) -> MemberSets:
         """D_t of each member, from real data (n, M, 2) and samples (n, M, 2)."""
         return MemberSets(
@@ -102,9 +111,7 @@ class _OfMember(Sequence):
     def __len__(self) -> int:
         return len(self.history)
 
-    def __getitem__(self, generation: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(generation, slice):
-            return [samples[:, self.member] for samples in self.history[generation]]
+    def __getitem__(self, generation: int) -> np.ndarray:
         return self.history[generation][:, self.member]
 
 
@@ -143,8 +150,9 @@ class Ensemble:
         adam = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
         ema, last = [w.detach().clone() for w in weights], [math.nan] * len(self)
         n_seen = 0
-        for step, (x, level_noise, noise) in enumerate(self._batches(_points(data, len(self)), seed, n_points)):
-            losses = config.members.loss_terms(self.weights, x, level_noise, noise).flatten(1).mean(dim=1)
+        batches = self._batches(_points(data, len(self)), _item_weights(data, len(self)), seed, n_points)
+        for step, (x, *batch) in enumerate(batches):
+            losses = self._losses(x, *batch)
             adam.zero_grad()
             losses.sum().backward()  # the weights of a member enter its own loss alone
             self._stop_where_not_finite(losses.tolist(), last, step)
@@ -157,6 +165,13 @@ class Ensemble:
         self.weights, self.n_fits = dict(zip(self.weights, ema, strict=True)), self.n_fits + 1
         return self
 
+    def _losses(self, x: Tensor, item_weights: Tensor | None, level_noise: Tensor, noise: Tensor) -> Tensor:
+        """The loss of each member (M,): the mean of its terms, each times the weight of its point (M, B), if any."""
+        terms = self.config.members.loss_terms(self.weights, x, level_noise, noise)
+        if item_weights is not None:
+            terms = terms * item_weights.view(*item_weights.shape, *[1] * (terms.ndim - 2))
+        return terms.flatten(1).mean(dim=1)
+
     def _new_weights(self, seeds: Seeds) -> None:
         own = [self.config.members.new_weights(stage_seed(seed, 0, "weights")) for seed in seeds]
         new = {name: torch.stack([weights[name] for weights in own]) for name in own[0]}
@@ -166,9 +181,10 @@ class Ensemble:
         self.weights = new
 
     def _batches(
-        self, points: Sequence[Tensor], seeds: Seeds, n_points: int
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """x (M, B, 2), number (M, B) and noise (M, B, 2) of every step; a member's are of its seed and data alone."""
+        self, points: Sequence[Tensor], item_weights: Sequence[Tensor] | None, seeds: Seeds, n_points: int
+    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+        """x (M, B, 2), weight (M, B) if there are any, number (M, B) and noise (M, B, 2) of every step; a member's are
+        of its seed and data alone."""
         config = self.config
         orders = [
             shuffled_batches(len(own), n_points, config.batch_size, stage_seed(seed, 0, "order"))
@@ -180,9 +196,9 @@ class Ensemble:
             drawn = torch.from_numpy(np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs], axis=1))
             for numbers in drawn[: -(-(n_points - start) // config.batch_size)]:
                 rows = [torch.from_numpy(next(order)) for order in orders]
-                x = torch.stack([own[r] for own, r in zip(points, rows, strict=True)])
+                x, weight = _at(rows, points), None if item_weights is None else _at(rows, item_weights)
                 numbers = numbers[:, : x.shape[1]]
-                yield x, numbers[..., 0], config.members.couple_noise(x, numbers[..., 1:], config.coupled)
+                yield x, weight, numbers[..., 0], config.members.couple_noise(x, numbers[..., 1:], config.coupled)
 
     def _stop_where_not_finite(self, losses: list[float], last: list[float], step: int) -> None:
         for i, loss in enumerate(losses):
@@ -234,6 +250,19 @@ def _points(data: MemberSets | TrainingSet, n_members: int) -> list[Tensor]:
     return [torch.from_numpy(points).float() for points in own]
 
 
+def _item_weights(data: MemberSets | TrainingSet, n_members: int) -> list[Tensor] | None:
+    """The weights (N,) of the points of each member, float32; None where no point has one."""
+    sets = data.sets if isinstance(data, MemberSets) else (data,) * n_members
+    if all(own.weights is None for own in sets):
+        return None
+    return [torch.from_numpy(own.item_weights(np.arange(len(own)))).float() for own in sets]
+
+
+def _at(rows: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """The values (N, ...) of each member at its rows (B,), (M, B, ...)."""
+    return torch.stack([own[r] for own, r in zip(values, rows, strict=True)])
+
+
 def retrain_together(
     config: EnsembleConfig,
     arms: Sequence[tuple[Scheme, int]],
@@ -245,7 +274,7 @@ def retrain_together(
 ) -> tuple[Ensemble, Iterator[GenerationRecord]]:
     """Algorithm 1 for all ``arms``, pairs of scheme and seed, with real data (n, M, 2): the ensemble and its records.
 
-    theta_0 is trained once a seed, on the real data of the first arm that has it, and shared by all its arms.
+    theta_0 is trained once a seed, on all real data of the first arm that has it, and shared by all its arms.
     Raises ValueError if ``real`` is not of M arms, or for no arms.
     """
     if not arms or real.shape[1:] != (len(arms), 2):

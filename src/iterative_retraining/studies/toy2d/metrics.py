@@ -8,7 +8,9 @@ import pandas as pd
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from iterative_retraining.studies.report.comparisons import LABELS, arm_label, interval
+from iterative_retraining.studies.report.arms import arm_label
+from iterative_retraining.studies.report.comparisons import interval
+from iterative_retraining.studies.report.labels import label_of
 from iterative_retraining.studies.toy2d.distributions import GaussianMixture
 
 N_PROJECTIONS = 64
@@ -73,7 +75,7 @@ def ends_table(runs: pd.DataFrame, floor: Mapping[str, Sequence[float]], metrics
     """A Markdown table of the first and last generation by family and arm: mean over seeds ± 95 % t-interval."""
     ends = runs[runs.generation.isin([0, runs.generation.max()])]
     lines = [
-        f"| family | arm | retrainings | {' | '.join(LABELS[m] for m in metrics)} |",
+        f"| family | arm | retrainings | {' | '.join(label_of(m) for m in metrics)} |",
         "|---|---|---|" + "---|" * len(metrics),
     ]
     for (family, lam, scheme, t), table in ends.assign(lam=ends.lam.fillna(-1)).groupby(

@@ -1,0 +1,50 @@
+"""What chapters say of runs and show of them: groups of runs, previews by arm, and what made them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from iterative_retraining.runs.directory import read_config
+from iterative_retraining.runs.provenance import read_manifest, this_machine
+from iterative_retraining.runs.results import read_previews, read_runs
+from iterative_retraining.studies.report.arms import KEYS, arms
+from iterative_retraining.studies.report.protocol import family_label
+
+
+def read_families(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
+    """`read_runs` of each group of runs that differ in their arm and seed alone, under a name that tells how it
+    retrains (`family_label`); empty without ``paths``."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in map(Path, paths):
+        identity = dict(read_config(path)["identity"])
+        shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
+        groups.setdefault((family_label(identity), json.dumps(shared, sort_keys=True)), []).append(path)
+    families: dict[str, pd.DataFrame] = {}
+    for (label, _), own in groups.items():
+        again = f"\n({len(families) + 1})" if label in families else ""
+        families[label + again] = read_runs(own)
+    return families
+
+
+def arm_previews(runs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    """Label and `read_previews` of every arm of the first seed in ``runs``, in their order."""
+    first = runs[runs.seed == runs.seed.min()].drop_duplicates("run_id")
+    of_models = [(str(model), pair) for model, table in first.groupby("model") for pair in arms(table)]
+    return [(f"{model}\n{arm.label}", read_previews(table.path.iloc[0])) for model, (arm, table) in of_models]
+
+
+def scale_note(scale: str, paths: Iterable[str | Path] = ()) -> str:
+    """One Markdown paragraph: the scale and, of the runs at ``paths``, how many, which, and the code and hardware."""
+    manifests = [read_manifest(path) for path in paths]
+    attempts = [attempt for manifest in manifests for attempt in manifest["attempts"]] or [this_machine()]
+    commits = sorted({str(a["git"]["commit"])[:10] + (" (modified)" if a["git"]["dirty"] else "") for a in attempts})
+    machines = sorted({f"{a['hardware']['name']}, {a['hardware']['threads']} thread(s) a run" for a in attempts})
+    torch = sorted({a["packages"]["torch"] for a in attempts})
+    words = [f"**Scale** `{scale}`."]
+    if manifests:
+        words.append(f"{len(manifests)} runs: {', '.join('`' + m['run_id'] + '`' for m in manifests)}.")
+    words.append(f"Code at commit {', '.join(commits)}; PyTorch {', '.join(torch)}; {'; '.join(machines)}.")
+    return " ".join(words)
