@@ -1,0 +1,1 @@
+"""The run directory and all that keeps, tells and reads runs."""
