@@ -1,11 +1,12 @@
-"""Which lines of the package a run executes, and what can be mutated on them."""
+"""Which lines of the package a run executes, what can be mutated on them, and other edits of a copy of the package."""
 
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from iterative_retraining.runs.source import PACKAGE
+from iterative_retraining.runs.source import PACKAGE, ROOT
 
 Line = tuple[str, int]  # of a file, relative to the package
 
@@ -98,3 +99,63 @@ def mutate(kind: str, node: ast.AST, field: str, k: int) -> None:
             node.ops[0] = COMPARISONS[type(node.ops[0])]()
         case "negate":
             node.test = ast.UnaryOp(ast.Not(), node.test)
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def rewrite(package: Path, change: Callable[[ast.AST], None], files: str = "**/*.py") -> None:
+    """Applies ``change`` to every node of these files; their comments and layout are lost."""
+    for file in package.glob(files):
+        tree = ast.parse(file.read_text())
+        for node in list(ast.walk(tree)):
+            change(node)
+        file.write_text(ast.unparse(tree))
+
+
+def extend(package: Path, name: str, statement: str) -> None:
+    """Adds a statement to the body of the definitions with this qualified name."""
+    outer, _, inner = name.rpartition(".")
+
+    def add(node: ast.AST) -> None:
+        here = isinstance(node, ast.ClassDef) and node.name == outer if outer else isinstance(node, ast.Module)
+        for one in node.body if here else ():
+            if getattr(one, "name", "") == inner:
+                one.body += ast.parse(statement).body
+                found.append(one)
+
+    found: list[ast.AST] = []
+    rewrite(package, add)
+    assert found, name
+
+
+def reword(node: ast.AST) -> None:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            first.value.value = "Other words."
+
+
+def annotate(node: ast.AST) -> None:
+    if isinstance(node, ast.arg) and node.annotation is not None:
+        node.annotation = ast.Name("object")
+    elif isinstance(node, ast.FunctionDef):
+        node.returns = None
+    elif isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith(("ClassVar", "InitVar")):
+        node.annotation = ast.Name("object")
+
+
+def reorder_imports(node: ast.AST) -> None:
+    if isinstance(node, ast.Module):
+        imports = [one for one in node.body if isinstance(one, ast.Import | ast.ImportFrom)]
+        node.body = imports[::-1] + [one for one in node.body if one not in imports]
+
+
+def rename(package: Path, old: str, new: str) -> None:
+    """Another name for a module, "models.edm", say, wherever it is imported."""
+    (package / f"{old.replace('.', '/')}.py").rename(package / f"{new.replace('.', '/')}.py")
+    for file in package.rglob("*.py"):
+        file.write_text(file.read_text().replace(f"from {ROOT}.{old} import", f"from {ROOT}.{new} import"))

@@ -3,6 +3,7 @@
 import ast
 import pkgutil
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from functools import partialmethod
@@ -10,13 +11,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from mutations import Line, Trace, mutate, sites
+from mutations import Line, Trace, annotate, extend, mutate, rename, reorder_imports, replace, reword, rewrite, sites
 
 import iterative_retraining
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.runs import source
-from iterative_retraining.runs.definitions import ROOT, Definition, read_package
+from iterative_retraining.runs.definitions import ROOT, Definition, Package
 from iterative_retraining.runs.provenance import read_manifest
 from iterative_retraining.runs.source import NOT_FOLLOWED, PACKAGE, Reach, changed, choices, definitions, source_sha256
 from iterative_retraining.status import run_status, stale_note
@@ -71,7 +72,7 @@ def lines_of(definition: Definition) -> Iterator[Line]:
 
 
 def lines_not_followed() -> set[Line]:
-    every = [d for module in read_package(PACKAGE).values() for d in module.definitions.values()]
+    every = [d for module in Package(PACKAGE).values() for d in module.definitions.values()]
     outside = [d for d in every if {d.module, f"{d.module}.{d.name}"} & set(NOT_FOLLOWED)]
     return {line for d in outside for line in lines_of(d)}
 
@@ -85,7 +86,7 @@ def test_whatever_a_run_executes_is_reached(traced, model):
 
 
 def test_what_is_not_followed_is_there():
-    modules = read_package(PACKAGE)
+    modules = Package(PACKAGE)
     names = set(modules) | {f"{m}.{name}" for m, module in modules.items() for name in module.definitions}
     assert set(NOT_FOLLOWED) <= names
     assert {"experiment._initial_state", "models.pretrained.state_that_fits"} <= names
@@ -129,82 +130,73 @@ def own(lines: set[Line], file: str) -> set[int]:
     return {number for name, number in lines if name == file}
 
 
-def replace(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new, 1))
-
-
-def rename(package: Path, old: str, new: str) -> None:
-    """Another name for a module, "metrics.pairs", say, wherever it is imported."""
-    path = package / f"{old.replace('.', '/')}.py"
-    path.rename(package / f"{new.replace('.', '/')}.py")
-    for file in package.rglob("*.py"):
-        file.write_text(file.read_text().replace(f"from {ROOT}.{old} import", f"from {ROOT}.{new} import"))
-
-
 def an_unused_metric(package: Path) -> None:
     (package / "metrics" / "brightness.py").write_text("def brightness(generated, *, real):\n    return {'b': 0.0}\n")
     file = package / "metrics" / "__init__.py"
-    text = file.read_text().replace("METRICS = {", 'METRICS = {\n    "brightness": brightness,', 1)
-    docstring, end, rest = text.partition('"""\n')
-    file.write_text(f"{docstring}{end}from {ROOT}.metrics.brightness import brightness\n{rest}")
+    text = re.sub(r"(?m)^(METRICS\b.*= \{)$", r'\1\n    "brightness": brightness,', file.read_text())
+    file.write_text(f"from {ROOT}.metrics.brightness import brightness\n{text}")
 
 
 def unused_methods(package: Path) -> None:
-    for name, head in (
-        ("models/gaussian.py", "    def fit("),
-        ("models/fitting.py", "    def step("),
-        ("metrics/__init__.py", "    def floor("),
-    ):
-        replace(package / name, head, f"    def surely_not_used(self):\n        return 1\n\n{head}")
+    for name in ("Gaussian", "Fit", "ImageMetrics", "Mix", "RunConfig"):
+        extend(package, name, "def surely_not_used(self): return 1")
 
 
-def reordered_imports(package: Path) -> None:
-    for name in ("retrain.py", "experiment.py", "models/training.py"):
-        tree = ast.parse((package / name).read_text())
-        imports = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom)]
-        tree.body = imports[::-1] + [one for one in tree.body if one not in imports]
-        (package / name).write_text(ast.unparse(tree))
+def other_studies(package: Path) -> None:
+    for file in [*(package / "studies").rglob("*.py"), package / "status.py", package / "runs" / "progress.py"]:
+        file.write_text("x = 1\n")
 
 
 SAME = {
     "an unused metric": an_unused_metric,
     "unused methods": unused_methods,
-    "a renamed file": lambda p: rename(p, "models.process", "models.noising"),
-    "a renamed file of metrics": lambda p: rename(p, "metrics.pairs", "metrics.tiled"),
-    "a file in another room": lambda p: rename(p, "seeding", "metrics.seeds"),
-    "another docstring": lambda p: replace(p / "retrain.py", '"""Algorithm 1, one', '"""The first algorithm: one'),
-    "a comment": lambda p: replace(
-        p / "retrain.py", "    n = len(real)\n", "    # a comment\n\n    n = len(real)  # n\n"
-    ),
-    "an annotation": lambda p: replace(p / "retrain.py", "-> Iterator[GenerationRecord]:", "-> object:"),
-    "the annotation of a field": lambda p: replace(p / "retrain.py", "seconds_fit: float", "seconds_fit: int"),
-    "reordered imports": reordered_imports,
-    "another name for an import": lambda p: (p / "models" / "gaussian.py").write_text(
-        (p / "models" / "gaussian.py").read_text().replace("numpy as np", "numpy as N").replace("np.", "N.")
-    ),
-    "code of a study": lambda p: (p / "studies" / "theory" / "fixed_point.py").write_text("x = 1\n"),
-    "how progress is shown": lambda p: replace(p / "runs" / "progress.py", '"fid", "precision"', '"precision"'),
+    "a renamed file": lambda p: rename(p, "seeding", "randomness"),
+    "a file in another room": lambda p: rename(p, "training_set", "datasets.of_a_generation"),
+    "a renamed file of a model": lambda p: rename(p, "models.gaussian", "models.normal"),
+    "other docstrings": lambda p: rewrite(p, reword),
+    "other annotations": lambda p: rewrite(p, annotate),
+    "reordered imports": lambda p: rewrite(p, reorder_imports),
+    "a comment": lambda p: replace(p / "retrain.py", "\n", "  # a comment\n"),
+    "another name for an import": lambda p: replace(p / "models" / "gaussian.py", "np", "n_p"),
+    "other studies": other_studies,
+    "a broken file that nothing needs": lambda p: (p / "aside.py").write_text("def"),
 }
 
 
 @pytest.mark.parametrize("edit", SAME.values(), ids=SAME)
 def test_what_decides_no_number_is_not_noticed(edit, copy):
-    edit(copy)
     chosen = {"METRICS": []}
+    if edit is SAME["a comment"]:
+        (copy / "retrain.py").write_text(ast.unparse(ast.parse((copy / "retrain.py").read_text())))
+        rewrite(copy, reword, "retrain.py")  # no text over several lines is left, in which it would be no comment
+    edit(copy)
     assert definitions(copy, chosen) == definitions(PACKAGE, chosen)
 
 
+EXTENDED = [
+    "retrain",
+    "Gaussian.fit",
+    "NetworkModel.sample",
+    "Fit.step",
+    "UNet.forward",
+    "Mix.training_set",
+    "to_uint8",
+]
+EXTENDED += ["noise_by_index", "ImageMetrics.floor", "Run.load_state", "open_experiment", "RunConfig.__post_init__"]
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_one_more_statement_is_noticed_by_name(name, copy):
+    extend(copy, name, "0 + 0")
+    assert changed(definitions(PACKAGE), definitions(copy)) == [name]
+
+
 CHANGED = {
-    "Gaussian.fit": ("models/gaussian.py", "x.mean(axis=0)", "x.mean(axis=1)"),
+    "Experiment.records": ("experiment.py", "self.real,", "self.real[::-1],"),  # the real data reversed
+    "RunConfig": ("config.py", "n_images_per_retraining: int = 36_000", "n_images_per_retraining: int = 36_001"),
     "GenerationRecord": ("retrain.py", "    n_images: int\n", "    n_images: int = 0\n"),
     "N_PREVIEW": ("retrain.py", "N_PREVIEW = 16", "N_PREVIEW = 15"),
-    "RunConfig": ("config.py", "n_images_per_retraining: int = 36_000", "n_images_per_retraining: int = 36_001"),
-    "_load_images": ("experiment.py", "return real[: config.n_real or None]", "return real[:: -1]"),
-    "nearest_others": ("metrics/pairs.py", "largest=False).values\n", "largest=True).values\n"),
-    "ImageMetrics.floor": ("metrics/__init__.py", "n_splits: int = 20", "n_splits: int = 21"),
-    "Attention": ("models/networks/ddpmpp.py", "class Attention(nn.Module)", "class Attention(nn.Sequential)"),
+    "UNet": ("models/networks/ddpmpp.py", "class UNet(nn.Module)", "class UNet(nn.Sequential)"),
 }
 
 
@@ -221,7 +213,7 @@ def test_an_import_of_something_else_is_noticed(copy):
 
 
 def test_the_real_registries_are_narrowed_once_they_are_dicts():
-    whole, modules = definitions(), read_package(PACKAGE)
+    whole, modules = definitions(), Package(PACKAGE)
     for name, home in (("MODELS", "models"), ("SCHEMES", "schemes"), ("DATASETS", "datasets")):
         registry = modules[home].definitions[name].nodes[0].value
         if isinstance(registry, ast.Dict):
@@ -237,19 +229,19 @@ def test_a_stale_run_says_what_has_changed(traced, copy, tmp_path, monkeypatch):
     assert run_status(run).code == "current"
     assert list(manifest["sources"]) == [manifest["attempts"][0]["source_sha256"]]
     assert source_sha256(manifest["sources"][manifest["attempts"][0]["source_sha256"]]) in manifest["sources"]
-    replace(copy / "models" / "gaussian.py", "x.mean(axis=0)", "x.mean(axis=1)")
     monkeypatch.setattr(source, "PACKAGE", copy)
-    source._here.cache_clear()
     try:
-        assert run_status(run).code == "stale: 1 definition changed (Gaussian.fit)"
-        assert "**1 of these 1 runs are stale**" in stale_note([run])
-        assert "1 definition changed (Gaussian.fit)" in stale_note([run])
-        for old, new in (("def _first(", "def _foremost("), ("_first(samples", "_foremost(samples")):
-            (copy / "schemes" / "__init__.py").write_text(
-                (copy / "schemes" / "__init__.py").read_text().replace(old, new)
-            )
-        source._here.cache_clear()
-        assert run_status(run).code.startswith("stale: 5 definitions changed (")
+        for name, code in (
+            ("Gaussian.fit", "stale: 1 definition changed (Gaussian.fit)"),
+            ("retrain", "stale: 2 definitions changed (Gaussian.fit, retrain)"),
+            ("noise_by_index", "stale: 3 definitions changed (Gaussian.fit, noise_by_index, retrain)"),
+            ("to_uint8", "stale: 4 definitions changed (Gaussian.fit, noise_by_index, retrain, ...)"),
+        ):
+            extend(copy, name, "0 + 0")
+            source._here.cache_clear()
+            assert run_status(run).code == code
+            assert "**1 of these 1 runs are stale**" in stale_note([run])
+            assert code.removeprefix("stale: ") in stale_note([run])
     finally:
         monkeypatch.undo()
         source._here.cache_clear()

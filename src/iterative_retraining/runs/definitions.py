@@ -5,7 +5,7 @@ class. What else a module does when it is imported is one definition more, `IMPO
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -208,19 +208,34 @@ class Module:
         return head
 
 
-def read_package(folder: Path) -> dict[str, Module]:
-    """The modules below ``folder`` by dotted name, "" for the package itself."""
-    modules = {}
-    for file in sorted(folder.rglob("*.py")):
-        words = file.relative_to(folder).with_suffix("").parts
-        is_package = words[-1] == "__init__"
-        name = ".".join(words[:-1] if is_package else words)
-        modules[name] = _read_module(file.read_text(encoding="utf-8"), name, is_package)
-    for name in list(modules):
-        while name:  # a folder without an __init__ is a package too
-            name = name.rpartition(".")[0]
-            modules.setdefault(name, Module("", name, is_package=True))
-    return modules
+class Package(Mapping[str, Module]):
+    """The modules below ``folder`` by dotted name, "" for the package itself; a file is read when it is asked for, so
+    one that nothing needs may be broken. A folder without an __init__ is a package too, as Python has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[str, Path | None] = {"": None}
+        for file in folder.rglob("*.py"):
+            words = file.relative_to(folder).with_suffix("").parts
+            for n in range(1, len(words)):
+                self._files.setdefault(".".join(words[:n]), None)
+            self._files[".".join(words[:-1] if words[-1] == "__init__" else words)] = file
+        self._read: dict[str, Module] = {}
+
+    def __getitem__(self, name: str) -> Module:
+        if name not in self._read:
+            file = self._files[name]
+            source = file.read_text(encoding="utf-8") if file else ""
+            self._read[name] = _read_module(source, name, file is None or file.name == "__init__.py")
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
 
 
 _read_module = lru_cache(maxsize=1024)(Module)

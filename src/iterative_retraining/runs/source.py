@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from iterative_retraining.runs.definitions import IMPORTED, ROOT, Chain, Definition, Module, Text, dotted, read_package
+from iterative_retraining.runs.definitions import IMPORTED, ROOT, Chain, Definition, Module, Package, Text, dotted
 
 PACKAGE = Path(__file__).parents[1]
 ROOTS = ("experiment.open_experiment", "experiment.Experiment.records")
@@ -118,7 +118,7 @@ class Reach:
     def __init__(
         self, package: Path, chosen: Mapping[str, Collection[str]], outside: Collection[str], roots: Iterable[str]
     ) -> None:
-        self.modules, self.chosen, self.outside = read_package(package), chosen, outside
+        self.modules, self.chosen, self.outside = Package(package), chosen, outside
         self.found: dict[Definition, Text] = {}
         self._entered: set[str] = set()
         self._mentions: set[str] = set()
