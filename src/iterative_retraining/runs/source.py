@@ -2,8 +2,9 @@
 
 Sources are read and not run. From `ROOTS` on, a definition reaches whatever the names in it are bound to, and of a
 class that is reached every method that any reached definition asks for by name ("rapid type analysis"), with all those
-that Python or a base class from elsewhere may call. So more is reached than is executed, and never less, except for
-names that are computed. Of a registry the chosen entries count alone.
+that Python or a base class from elsewhere may call. So more is reached than is executed, and never less, except by
+names that are computed, and by what a decorator or an assignment does besides where nothing reaches its own name. Of a
+registry the chosen entries count alone. Files that are no code, such as weights of a classifier, do not count.
 
 A definition is known by its name within its module and a digest of its text without docstrings, comments, annotations,
 imports and places: what it takes from other packages counts by the name it has there. So a move or a new neighbour
