@@ -48,7 +48,7 @@ def log_std_drift(n: int, dim: int = 1) -> float:
 def simulate_std(
     n: int, generations: int, n_chains: int, *, seed: int, lam: float | None = None, std0: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations (generations + 1, n_chains) of retrained 1-D Gaussians, drawn from their exact distribution.
+    """Means and standard deviations (generations + 1, n_chains) of retrained 1-D Gaussians, from their distribution.
 
     ``lam=None`` is fully synthetic from the known start N(0, std0^2). With a number, generation 0 is fitted to n real
     data, which stay, and floor(lam n) samples join them at each refit. No sample is ever drawn: the sample mean is
