@@ -1,5 +1,11 @@
 """The errors that a user can mend: each message names the value, what is allowed and the way out."""
 
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
+
 
 class UserError(Exception):
     """What every command line prints as one line, without a traceback."""
@@ -27,3 +33,18 @@ class PretrainedError(UserError, RuntimeError):
 
 class NonFiniteLossError(UserError, FloatingPointError):
     """A training loss was NaN or infinite; the message names the step and the last finite loss."""
+
+
+def refuse_unknown(kind: str, given: Iterable[object], allowed: Collection[str]) -> None:
+    """Raises ConfigError at the first of ``given`` that is not among ``allowed``; ``kind`` says what they are."""
+    for value in given:
+        if value not in allowed:
+            close = difflib.get_close_matches(str(value), allowed, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"unknown {kind} {value!r}; allowed: {', '.join(allowed) or 'none'}{hint}")
+
+
+def find(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
+    """The entry called ``name``. Raises ConfigError for a name that the registry does not have."""
+    refuse_unknown(kind, [name], list(registry))
+    return registry[name]
