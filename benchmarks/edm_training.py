@@ -37,7 +37,7 @@ def plain_training(model: NetworkModel, data: TrainingSet, *, seed: int, n_image
         loss.backward()
         adam.step()
         n_seen += len(index)
-        decay = model.config.ema_decay(len(index), n_seen, afresh=False)
+        decay = model.config.ema_decay(len(index), n_seen, from_scratch=False)
         with torch.no_grad():
             for kept, p in zip(ema.parameters(), net.parameters(), strict=True):
                 kept.mul_(decay).add_(p, alpha=1 - decay)

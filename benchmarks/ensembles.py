@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.ensembles import Ensemble, EnsembleConfig, MemberSets
 from iterative_retraining.studies.toy2d.members import N_FREQUENCIES, PLANE_FAMILIES, ProcessMembers
 from iterative_retraining.training_set import TrainingSet
@@ -61,7 +61,7 @@ def seconds(function, *arguments) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    x = LAWS["eight_gaussians"].sample(1000, seed=0)
+    x = DISTRIBUTIONS["eight_gaussians"].sample(1000, seed=0)
     print(f"{MEMBERS} members, {STEPS} steps, {torch.get_num_threads()} threads, 3 rounds, alternating")
     print("| batch | one after another, s | batched, s | ratio: median (min to max) |\n|---|---|---|---|")
     for batch in (64, 256):

@@ -1,4 +1,4 @@
-"""Fully synthetic Gaussian chains: the exact law by sufficient statistics against a NumPy loop that draws every sample.
+"""Fully synthetic Gaussian chains: sufficient statistics from their distribution against a loop that draws all samples.
 
     python benchmarks/gaussian_chains.py
 
@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from iterative_retraining.models.gaussian import simulate_std
+from iterative_retraining.studies.theory.gaussian_chains import simulate_std
 
 
 def loop_over_chains(n: int, generations: int, n_chains: int) -> np.ndarray:

@@ -24,20 +24,20 @@ scale = "by hand"
 # %% tags=["hide-input"]
 import numpy as np
 from IPython.display import Markdown
-from iterative_retraining.models.gaussian import (
-    Gaussian,
-    contraction,
-    expected_std,
-    log_std_drift,
-    simulate_cov_factors,
-    simulate_std,
-)
+from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.results import scale_note
 from iterative_retraining.schemes import FullySynthetic
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.theory.gaussian_chains import (
+    contraction,
+    expected_std,
+    log_std_drift,
+    simulate_cov_factors,
+    simulate_std,
+)
 from myst_nb import glue
 from scipy import stats
 
@@ -98,8 +98,8 @@ exact = dict(
     )
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-three-rates", "caption": "One process, three rates. Grey: single chains of σ_t under fully synthetic retraining. Points: summaries over all chains. Lines: the exact laws of {prf:ref}`prop-three-rates`. The simulated root mean square strays from its constant exact value: the expectation is carried by chains too rare to be drawn."}, "image": {"alt": "Log-scale curves of the standard deviation against retrainings; mean and median points lie on their decaying exact lines, the root mean square stays near one at first and then falls below its exact line."}}
-figure = plots.std_laws(std, simulated, exact)
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-three-rates", "caption": "One process, three rates. Grey: single chains of σ_t under fully synthetic retraining. Points: summaries over all chains. Lines: the exact rates of {prf:ref}`prop-three-rates`. The simulated root mean square strays from its constant exact value: the expectation is carried by chains too rare to be drawn."}, "image": {"alt": "Log-scale curves of the standard deviation against retrainings; mean and median points lie on their decaying exact lines, the root mean square stays near one at first and then falls below its exact line."}}
+figure = plots.std_over_time(std, simulated, exact)
 
 # %% tags=["hide-input"]
 error = std[-1].std() / np.sqrt(n_chains)
@@ -131,7 +131,7 @@ glue("chains", n_chains, display=False)
 # %% [markdown]
 # ## More dimensions collapse faster
 #
-# Given $\Sigma_t$, $(n-1)\Sigma_{t+1}$ has the Wishart law with scale $\Sigma_t$ and $n-1$ degrees of freedom. In Bartlett's
+# Given $\Sigma_t$, $(n-1)\Sigma_{t+1}$ has the Wishart distribution with scale $\Sigma_t$ and $n-1$ degrees of freedom. In Bartlett's
 # decomposition its determinant is that of $\Sigma_t$ times independent $\chi^2_{n-1-i}$, $i = 0..d-1$, hence (derived here)
 #
 # $$ \mathbb E \log \frac{\det \Sigma_{t+1}^{1/2d}}{\det \Sigma_t^{1/2d}}
@@ -142,10 +142,10 @@ dims, steps = (1, 2, 5, 10), np.arange(0, 301, 25)
 factors = {d: simulate_cov_factors(n, steps, n_chains // 4, d, seed=seed) for d in dims}
 log_diagonal = {d: np.log(np.diagonal(f, axis1=2, axis2=3)) for d, f in factors.items()}
 volume = {d: np.exp(log_diagonal[d].mean(axis=(1, 2))) for d in dims}
-law = {d: np.exp(steps * log_std_drift(n, d)) for d in dims}
+exact_volume = {d: np.exp(steps * log_std_drift(n, d)) for d in dims}
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dimension", "caption": "The geometric mean of $(\\det \\Sigma_t)^{1/2d}$, a standard deviation averaged over directions, under fully synthetic retraining from $\\Sigma_0 = I$. Points: simulated chains; lines: the exact law."}, "image": {"alt": "Log-scale decay against retrainings for dimensions 1, 2, 5 and 10; the higher the dimension the steeper the line, points on lines."}}
-figure = plots.decay_by_dimension(steps, volume, law)
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dimension", "caption": "The geometric mean of $(\\det \\Sigma_t)^{1/2d}$, a standard deviation averaged over directions, under fully synthetic retraining from $\\Sigma_0 = I$. Points: simulated chains; lines: the exact decay."}, "image": {"alt": "Log-scale decay against retrainings for dimensions 1, 2, 5 and 10; the higher the dimension the steeper the line, points on lines."}}
+figure = plots.decay_by_dimension(steps, volume, exact_volume)
 
 # %% tags=["hide-input"]
 bound, rows = expected_std(n, 300), ""
@@ -165,8 +165,9 @@ Markdown(f"{head}\n|---|---|---|\n{rows}")
 # %% [markdown]
 # ## A mix of real and synthetic data stays put
 #
-# Now the $n$ real data stay, and $\lfloor \lambda n \rfloor$ samples of the previous model join them at every retraining. The law
-# is as easy: the real mean and sum of squares are fixed, the synthetic ones are drawn, and the two are pooled.
+# Now the $n$ real data stay, and $\lfloor \lambda n \rfloor$ samples of the previous model join them at every retraining. The
+# distribution is as easy: the real mean and sum of squares are fixed, the synthetic ones are drawn, and the two are pooled. An *arm*, here and
+# in all chapters, is one scheme with its parameters, such as the mix at λ = 0.5, over all its chains or seeds.
 
 # %%
 arms = [("fully_synthetic", None, std)]
@@ -195,10 +196,10 @@ Markdown(
 )
 
 # %% [markdown]
-# ## The same law from Algorithm 1 itself
+# ## The same distribution from Algorithm 1 itself
 #
-# The chains above never drew a sample. The loop that every other chapter uses, `retrain`, does: it samples $n$ points,
-# fits them, and goes on. Both must have one law.
+# The chains above never drew a sample: they draw sufficient statistics from their exact distribution. The loop that trains the
+# networks of later chapters, `retrain`, does draw them: it samples $n$ points, fits them, and goes on. Both must lead to one distribution.
 
 # %%
 n_loops, last = 200, 50
@@ -221,9 +222,9 @@ for chain in range(n_loops):
     loop_std[chain] = [np.sqrt(start.cov[0, 0]) for _ in records][-1]
 test = stats.ks_2samp(loop_std, std[last])
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-loop", "caption": "The distribution of σ_t after 50 retrainings: Algorithm 1 run on samples, and the exact law by sufficient statistics."}, "image": {"alt": "Two nearly identical empirical distribution functions of the standard deviation."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-loop", "caption": "The distribution of σ_t after 50 retrainings: Algorithm 1 run on samples, and the exact distribution by sufficient statistics."}, "image": {"alt": "Two nearly identical empirical distribution functions of the standard deviation."}}
 figure = plots.two_distributions(
-    loop_std, std[last], ("Algorithm 1 on samples", "exact law"), "σ_50 / σ_0"
+    loop_std, std[last], ("Algorithm 1 on samples", "exact distribution"), "σ_50 / σ_0"
 )
 
 # %% tags=["hide-input"]
@@ -231,7 +232,7 @@ glue("ks-p", f"{test.pvalue:.2f}", display=False)
 glue("loops", n_loops, display=False)
 
 # %% [markdown]
-# A Kolmogorov–Smirnov test of the {glue:text}`loops` runs of the loop against the exact law gives $p =$ {glue:text}`ks-p`.
+# A Kolmogorov–Smirnov test of the {glue:text}`loops` runs of the loop against the exact distribution gives $p =$ {glue:text}`ks-p`.
 #
 # ## What the paper says, what we see
 #

@@ -36,9 +36,12 @@ from iterative_retraining.studies.theory.families import (
     SharedVarianceMixture,
 )
 from iterative_retraining.studies.theory.flows import FlowFamily, points_of_plane
-from iterative_retraining.studies.theory.penalised import Retraining, lipschitz_at_least
+from iterative_retraining.studies.theory.penalised import (
+    PenalisedRetraining,
+    lipschitz_at_least,
+)
 from iterative_retraining.studies.toy2d.distributions import ARC
-from iterative_retraining.studies.toy2d.transport import wasserstein1_of_laws
+from iterative_retraining.studies.toy2d.transport import estimate_wasserstein1
 from myst_nb import glue
 from scipy import stats
 
@@ -135,7 +138,7 @@ figure = plots.rate_panels(panels)
 #
 # :::{prf:proposition} Exponential families do not feel misspecification (derived here)
 # :label: prop-exponential
-# For an exponential family and *any* data law, $A = B$ in natural parameters. So $m_i = 1$ and $J = \tfrac{\lambda}{1+\lambda} I$, in
+# For an exponential family and *any* distribution of the data, $A = B$ in natural parameters. So $m_i = 1$ and $J = \tfrac{\lambda}{1+\lambda} I$, in
 # all coordinates.
 # :::
 #
@@ -145,11 +148,11 @@ figure = plots.rate_panels(panels)
 # :::
 #
 # So a Gaussian fitted to anything contracts by exactly $\lambda/(1+\lambda)$. To see misspecification at work one needs other
-# families: location and scale of a logistic or Student law, or a mixture that cannot have the right shape. Three laws
-# they cannot represent:
+# families: location and scale of a logistic or Student distribution, or a mixture that cannot have the right shape. Three
+# distributions they cannot represent:
 
 # %%
-laws = {
+targets = {
     "skewed": Points.of_density(stats.skewnorm(6).pdf, centre=0.5),
     "two bumps": Points.of_mixture([0.7, 0.3], [-2, 2], [0.7, 0.5]),
     "three bumps": Points.of_mixture([1 / 3] * 3, [-2, 0.5, 3], [0.4, 0.6, 0.5]),
@@ -170,15 +173,15 @@ cases = {
 
 # %%
 found = {
-    (name, law): theory.constants(family, start, (-10.0, 10.0), data=laws[law])
-    for (name, law), (family, start) in cases.items()
+    (name, real): theory.constants(family, start, (-10.0, 10.0), data=targets[real])
+    for (name, real), (family, start) in cases.items()
 }
 rows = [
-    {"family": name, "law": law}
-    | found[name, law].row(family, lam_shown, data=laws[law])
-    for (name, law), (family, _) in cases.items()
+    {"family": name, "real distribution": real}
+    | found[name, real].row(family, lam_shown, data=targets[real])
+    for (name, real), (family, _) in cases.items()
 ]
-pd.DataFrame(rows).set_index(["family", "law"]).round(3)
+pd.DataFrame(rows).set_index(["family", "real distribution"]).round(3)
 
 # %% tags=["hide-input"]
 glue("largest-lam", f"{max(c.largest_lam for c in found.values()):.2f}", display=False)
@@ -190,7 +193,7 @@ glue("smallest-m", f"{min(c.ratios.min() for c in found.values()):.2f}", display
 # *How to read it.* $L$ is the largest norm of $\partial_x \nabla^2_\theta \log p_{\theta^\star}$ for $x$ between −10 and 10 (a grid of 4 001 points, and
 # half a step of its steepest rise on top). For the logistic and Student families that is the supremum over the whole line,
 # since the norm falls further out; for Gaussians and mixtures in these coordinates it grows with $|x|$, and Assumption 1 holds on
-# no unbounded set: the value is that of the ball. $\varepsilon$ is the exact $W_1$ of the two laws.
+# no unbounded set: the value is that of the ball. $\varepsilon$ is the exact $W_1$ of the two distributions.
 #
 # The constants are large against $\alpha$, so Theorem 1 applies below some λ between {glue:text}`smallest-lam` and
 # {glue:text}`largest-lam`. What governs retraining is $m_i$, between {glue:text}`smallest-m` and {glue:text}`largest-m` in spite of crude
@@ -200,21 +203,21 @@ glue("smallest-m", f"{min(c.ratios.min() for c in found.values()):.2f}", display
 shown = [("logistic", "skewed"), ("Student, 3 degrees", "two bumps")]
 shown += [("two Gaussians, one variance", "three bumps")]
 panels = {
-    f"{name}\n{law}": theory.rate_curves(
-        cases[name, law][0], found[name, law], data=laws[law]
+    f"{name}\n{real}": theory.rate_curves(
+        cases[name, real][0], found[name, real], data=targets[real]
     )
-    for name, law in shown
+    for name, real in shown
 }
 figure = plots.rate_panels(panels)
 
 # %% [markdown]
 # ## Where the distance first grows
 #
-# The spectral radius does not depend on coordinates, the norm does. Take the Student family on the law of two bumps, and
+# The spectral radius does not depend on coordinates, the norm does. Take the Student family on the two bumps, and
 # instead of $(\mu, s)$, $\sigma = e^s$, the coordinates $(\mu + 20 s, s)$. The model and its retraining are the same.
 
 # %%
-c, data = found["Student, 3 degrees", "two bumps"], laws["two bumps"]
+c, data = found["Student, 3 degrees", "two bumps"], targets["two bumps"]
 change = torch.tensor([[1.0, 20.0], [0.0, 1.0]])
 j = theory.jacobian(student, c.theta, lam_shown, data=data)
 skewed = change @ j @ torch.linalg.inv(change)
@@ -261,17 +264,17 @@ Markdown(
 # differentiation, one for each weight; every retraining runs Newton's method with conjugate gradients until the gradient is below $10^{-6}$.
 
 # %%
-flow, law = FlowFamily(), points_of_plane(ARC.density, -5.5, 5.5, 0.25)
-network = Retraining(flow, law, decay=0.01)
+flow, plane = FlowFamily(), points_of_plane(ARC.density, -5.5, 5.5, 0.25)
+network = PenalisedRetraining(flow, plane, decay=0.01)
 theta = network.fixed_point(flow.start)
 a, b = network.curvatures(theta)
 m, alpha = theory.ratios(a, b), theory.strong_concavity(a)
 samples = flow.sample(theta, 16000, seed=1).numpy(), ARC.sample(16000, seed=2)
-eps = wasserstein1_of_laws(*samples)
-least_L = lipschitz_at_least(flow, theta, law.x[law.x.norm(dim=1) < 4][::5])
+eps = estimate_wasserstein1(*samples)
+least_L = lipschitz_at_least(flow, theta, plane.x[plane.x.norm(dim=1) < 4][::5])
 
 # %% tags=["hide-input"]
-kl = law.mean(ARC.log_density(law.x) - flow.log_prob(theta, law.x))
+kl = plane.mean(ARC.log_density(plane.x) - flow.log_prob(theta, plane.x))
 Markdown(
     f"{len(theta)} weights; KL(data, model) = {kl:.3f}; ε = W₁ ≈ {eps.value:.3f}, between {eps.low:.2f} and {eps.high:.3f} "
     f"(exact transport of samples, bias corrected); α = {alpha:.4f}; L at least {least_L:.0f} for |x| < 4; "

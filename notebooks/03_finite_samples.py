@@ -28,7 +28,6 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from iterative_retraining.models.gaussian import simulate_std
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.results import scale_note
 from iterative_retraining.seeding import stage_seed
@@ -46,6 +45,7 @@ from iterative_retraining.studies.theory.fixed_point import (
     rate_exact,
     rate_theorem1,
 )
+from iterative_retraining.studies.theory.gaussian_chains import simulate_std
 from iterative_retraining.studies.theory.theorem2 import (
     Bound,
     Study,
@@ -90,7 +90,8 @@ Markdown(scale_note(scale))
 # At $f = 1$ the synthetic data add $\frac{\lambda}{1+2\lambda} < \frac12$: *the variance never exceeds one and a half times that of real
 # data alone, whatever λ and however many retrainings*. Stopping early makes retraining forget its start more slowly, and
 # fluctuate *less*. For other smooth models the same holds to first order in $1/n$, with the inverse Fisher information for
-# $\sigma^2$.
+# $\sigma^2$, if they are *well specified*, that is if $p_{\theta^\star} = p_{\rm data}$ as it is here: otherwise real and synthetic data
+# differ in variance and curvature, and the factor is another one.
 
 # %% mystnb={"figure": {"name": "fig-early-stopping", "caption": "Error variance of a Gaussian mean against retrainings at λ = 1, from the estimate on real data: points simulated, lines exact, dotted the limits, for retrainings that go all, half and a tenth of the way to the new maximum."}, "image": {"alt": "Three rising curves that level off below one and a half; the smaller the step of a retraining, the lower and later."}}
 simulated, exact, limits = {}, {}, {}
@@ -145,7 +146,7 @@ glue("slope", f"{line.slope:.4f} ± {wide:.4f}")
 # %% [markdown]
 # ## Against t: no drift, ever
 #
-# With real data in the mix the error has a stationary law, so it does not grow in any number of retrainings; on
+# With real data in the mix the error has a stationary distribution, so it does not grow in any number of retrainings; on
 # synthetic data alone the variance grows by $\sigma^2/n$ with each.
 
 # %%
@@ -169,19 +170,19 @@ glue("level", f"{late.mean():.4f} ± {error:.4f}")
 #
 # $$ \lVert \mathcal G_\lambda^n(\theta) - \mathcal G_\lambda^\infty(\theta) \rVert \le \varepsilon_{\rm OPT} + \tfrac{a}{\sqrt n} \sqrt{\log \tfrac{b}{\delta}} . $$
 #
-# Here it is measured, for three families that are fitted to a skewed law, which none of them holds: the maximum of the likelihood of
+# Here it is measured, for three families that are fitted to a skewed distribution, which none of them holds: the maximum of the likelihood of
 # $n$ real and $\lfloor \lambda n \rfloor$ synthetic data is found by Newton's method for each of many draws, at $\theta^\star$ and at four points 0.2 away,
 # and compared with the maximum for infinitely many data. $\varepsilon_{\rm OPT}$ is 0.
 
 # %%
 skewed = stats.skewnorm(6)
-law = Points.of_density(skewed.pdf, centre=0.5)
+data = Points.of_density(skewed.pdf, centre=0.5)
 bases = {"Gaussian": "normal", "logistic": "logistic", "Student, 3 degrees": "student"}
 studies = {
-    name: Study(LocationScale(base), law, skewed, lam) for name, base in bases.items()
+    name: Study(LocationScale(base), data, skewed, lam) for name, base in bases.items()
 }
 start = torch.tensor([0.5, 0.0], dtype=torch.float64)
-fixed = {name: maximise(s.family, start, law) for name, s in studies.items()}
+fixed = {name: maximise(s.family, start, data) for name, s in studies.items()}
 
 # %% mystnb={"figure": {"name": "fig-assumption-3", "caption": "Quantiles of the distance between a retraining with n data and one with infinitely many, times √n, against their probability: points for three n, the worst of five θ, with 95 % intervals for the largest n; line: Assumption 3 with the fitted a and b."}, "image": {"alt": "Three panels, one a family; in each the points of three sample sizes fall on one another, just below the fitted line."}}
 deltas, sizes_seen = np.geomspace(0.01, 0.5, 10), (100, 400, 1600)
@@ -213,9 +214,11 @@ pd.DataFrame(rows).set_index("family").round(3)
 #
 # {cite:t}`bertrand2024stability` conclude that with probability $1 - \delta$
 #
-# $$ \lVert \theta_t^n - \theta^\star \rVert \le \Big( \varepsilon_{\rm OPT} + \tfrac{a}{\sqrt n} \sqrt{\log \tfrac{b t}{\delta}} \Big) \sum_{i < t} \rho^i + \rho^t \lVert \theta_0 - \theta^\star \rVert . $$
+# $$ \lVert \theta_t^n - \theta^\star \rVert \le \Big( \varepsilon_{\rm OPT} + \tfrac{a}{\sqrt n} \sqrt{\log \tfrac{b t}{\delta}} \Big) \sum_{i \le t} \rho^i + \rho^t \lVert \theta_0 - \theta^\star \rVert . $$
 #
-# The logistic family on the skewed law, $n$ = 400, δ = 0.05, λ = 0.2, where Theorem 1 holds and gives ρ. Training is
+# (The form in which the documents at hand have it; $t$ retrainings make $t$ errors, so $i < t$ would do.)
+#
+# The logistic family on the skewed distribution, $n$ = 400, δ = 0.05, λ = 0.2, where Theorem 1 holds and gives ρ. Training is
 # stopped after a few steps of gradient ascent from the old parameters, and how far that is from the maximum, $\varepsilon_{\rm OPT}$, is measured
 # in every retraining. The three errors are measured apart: with infinitely many data and exact maxima (iterative), what $n$ data change
 # about that (statistical), what stopping early changes about that on the same draws (optimisation).
@@ -227,7 +230,7 @@ of_training = {"n_steps": 4, "step_size": 0.3}
 errors = three_errors(
     study, theta + offset, theta, 400, 15, n_draws, **of_training, seed=seed
 )
-known = constants(study.family, theta, (-10.0, 10.0), data=law)
+known = constants(study.family, theta, (-10.0, 10.0), data=data)
 rho = rate_theorem1(lam, known.alpha, known.lipschitz, known.eps)
 
 # %% mystnb={"figure": {"name": "fig-three-errors", "caption": "95 % quantiles over chains of the three errors, stacked, and of the total distance to θ* (black), on the left; on the right the three terms of Theorem 2's bound, stacked, with the fitted a, b, the measured ε_OPT and Theorem 1's ρ, beside the same total."}, "image": {"alt": "Left: stacked areas slightly above a black curve that falls in three retrainings to a constant level. Right: the stacked bound, several times higher."}}
@@ -248,7 +251,7 @@ Markdown(
 # %% [markdown]
 # ## Can λ = 0.001 be told from λ = 0?
 #
-# The paper's reviewers asked how the curve for λ = 0.001 differs from that of λ = 0. By the closed form its stationary variance is larger by
+# The public reviews of the paper {cite}`openreview2024stability` ask how the curve for λ = 0.001 differs from that of λ = 0. By the closed form its stationary variance is larger by
 # a factor of 1.001. Number of independent runs *of each* that detect a λ with probability 0.8 at the level 0.05:
 
 # %% tags=["hide-input"]
@@ -266,13 +269,14 @@ glue("runs-thousandth", f"{seeds_needed(0.001):.1e}", display=False)
 # %% [markdown]
 # So no experiment will tell 0.001 from 0 by the error of independent runs: it takes {glue:text}`runs-thousandth` of each. Runs of one
 # seed are another matter, since they share their real data: around the estimate from those, λ = 0 does not move at all and
-# any λ > 0 does. That is why the arms of this book's sweeps share seeds, data and $\theta_0$, and are tested in pairs.
+# any λ > 0 does. That is why the arms of this book's sweeps (an arm is one scheme with its parameters, over all seeds) share seeds, data
+# and $\theta_0$, and are tested in pairs.
 #
 # ## What the paper says, what we see
 #
 # *The paper says* (Theorem 2) that the error stays bounded by the sum of three terms, for λ small enough.
 #
-# *We see*, for Gaussians: it is bounded for every λ, the statistical part by 1.5 times its value without synthetic data; it does
+# *We see*, for Gaussians, which are well specified here: it is bounded for every λ, the statistical part by 1.5 times its value without synthetic data; it does
 # not drift; the slope against $n$ is {glue:text}`slope`. Assumption 3 holds for three misspecified families, with constants that do not depend
 # on $n$. Theorem 2's bound holds wherever we looked, and its slack has two sources: ρ, which Theorem 1 overstates, and the union over $t$ and the sum over $i$, which add up
 # errors of one sign, whereas real ones average out: the same real data are in every retraining, and the errors of the synthetic ones are independent.

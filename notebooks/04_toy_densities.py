@@ -11,12 +11,12 @@
 # %% [markdown]
 # # Densities in the plane
 #
-# *Figures 3 and 4 of the paper show what a diffusion model makes of a law in the plane over 100 retrainings: on its own samples
+# *Figures 3 and 4 of the paper show what a diffusion model makes of a distribution in the plane over 100 retrainings: on its own samples
 # alone it collapses, with real data in the mix it stays. Here are pictures of that kind, for four families of models, and numbers, over many seeds.*
 
 # %% tags=["parameters"]
-law_name = "eight_gaussians"
-second_law_name = "two_moons"
+target_name = "eight_gaussians"
+second_target_name = "two_moons"
 families = ["ddpm", "edm", "flow_matching", "spline_flow"]
 n_data = 1000
 n_seeds = 10
@@ -41,14 +41,14 @@ from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.results import scale_note
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.comparisons import paired_table
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.ensembles import EnsembleConfig
 from iterative_retraining.studies.toy2d.members import PLANE_FAMILIES
 from iterative_retraining.studies.toy2d.metrics import ends_table
 from iterative_retraining.studies.toy2d.study import PlaneStudy, score_errors
 
 names = (
-    "law_name second_law_name families n_data n_seeds n_retrain every n_points_initial n_points_per_retraining "
+    "target_name second_target_name families n_data n_seeds n_retrain every n_points_initial n_points_per_retraining "
     "n_retrain_samplers n_retrain_scratch n_points_scratch n_retrain_second seed scale"
 )
 check_parameters(globals(), names)
@@ -57,8 +57,9 @@ Markdown(scale_note(scale))
 # %% [markdown]
 # ## The study
 #
-# The law is a mixture of round Gaussians, so its density and score are exact, also with noise added: eight modes of standard deviation
-# 0.08 on the unit circle. The paper's own laws are not at hand. The families:
+# The target is a mixture of round Gaussians, so its density and score are exact, also with noise added: eight modes of standard deviation
+# 0.08 on the unit circle. The documents at hand do not give the paper's own. One scheme with its
+# parameters, over all seeds, is called an *arm*. The families:
 #
 # | | |
 # |---|---|
@@ -68,12 +69,12 @@ Markdown(scale_note(scale))
 # | `spline_flow` | an autoregressive flow of rational-quadratic splines {cite}`durkan2019neural`; its likelihood is exact and is what it maximises |
 #
 # The first three have a network of three layers of 128 units. θ_0 is trained on the real data of its seed and shared by all
-# arms of that seed; every retraining fine-tunes for the same number of points. This is {prf:ref}`algorithm-1` as everywhere in this book; all seeds and
+# arms of that seed; every retraining fine-tunes for the same number of points. This is {prf:ref}`algorithm-1`, batched: all seeds and
 # arms of a family are one batched computation in which each member draws the numbers of its own seed.
 
 # %%
 arms = (("fully_synthetic", np.nan), ("mix", 0.0), ("mix", 1.0))
-study = PlaneStudy(LAWS[law_name], arms, n_seeds, n_data, seed)
+study = PlaneStudy(DISTRIBUTIONS[target_name], arms, n_seeds, n_data, seed)
 training = {
     "n_points_initial": n_points_initial,
     "n_points_per_retraining": n_points_per_retraining,
@@ -95,7 +96,7 @@ Markdown("\n".join([text, "", *lines]) if lines else "No member stopped early.")
 #
 # As in figures 3 and 4: the truth, then the density of the samples of all seeds together.
 
-# %% mystnb={"figure": {"name": "fig-densities", "caption": "Densities over retrainings, all seeds together: the true law, θ_0, and later models; for each family fully synthetic above, half real and half synthetic (λ = 1) below."}, "image": {"alt": "Rows of density maps, two for each family: fully synthetic ones change over the retrainings, mixed ones keep the modes of the law."}}
+# %% mystnb={"figure": {"name": "fig-densities", "caption": "Densities over retrainings, all seeds together: the real distribution, θ_0, and later models; for each family fully synthetic above, half real and half synthetic (λ = 1) below."}, "image": {"alt": "Rows of density maps, two for each family: fully synthetic ones change over the retrainings, mixed ones keep the modes of the target."}}
 shown_arms = {"synthetic": arms[0], "λ = 1": arms[-1]}
 kept = sorted(found[families[0]].samples)
 times = [kept[i] for i in np.linspace(0, len(kept) - 1, 5).astype(int)]
@@ -104,7 +105,7 @@ rows = {
     for family, one in found.items()
     for name, arm in shown_arms.items()
 }
-truth = study.law.sample(n_seeds * n_data, seed=seed)
+truth = study.target.sample(n_seeds * n_data, seed=seed)
 figure = plots.density_panels(truth, rows, [f"{t} retrainings" for t in times])
 
 # %% [markdown]
@@ -126,7 +127,7 @@ HTML(plots.frames_slider("densities-by-generation", "retrainings", frames, alt))
 # %% [markdown]
 # ## Numbers
 
-# %% mystnb={"figure": {"name": "fig-plane-metrics", "caption": "Distances from the law and the spread around the nearest mode against retrainings, a row for each family: mean and range over seeds. Grey: real against real, mean and 2.5 to 97.5 % of forty draws."}, "image": {"alt": "A grid of curves over retrainings, families by metrics: fully synthetic and two mixed arms, over a grey band."}}
+# %% mystnb={"figure": {"name": "fig-plane-metrics", "caption": "Distances from the target and the spread around the nearest mode against retrainings, a row for each family: mean and range over seeds. Grey: real against real, mean and 2.5 to 97.5 % of forty draws."}, "image": {"alt": "A grid of curves over retrainings, families by metrics: fully synthetic and two mixed arms, over a grey band."}}
 by_family = {family: one.runs.dropna(subset="spread") for family, one in found.items()}
 shown_metrics = ["energy_distance", "w2", "spread"]
 figure = plots.family_curves(by_family, study.floor, shown_metrics)
@@ -145,7 +146,8 @@ Markdown(ends_table(pd.concat(by_family.values()), study.floor))
 
 # %% [markdown]
 # *How to read it.* The spread is the standard deviation of the samples around the mode that is nearest; if models collapsed to the
-# means of the modes it would go to 0, and if they blur it grows. W₂ is exact, between 500 points of either set. "Modes found" is the share of modes that keep at least a quarter of their
+# means of the modes it would go to 0, and if they blur it grows. W₂ is exact, between 500 points of either set: what is below the
+# distance of two real sets of that size (last row) it cannot see. "Modes found" is the share of modes that keep at least a quarter of their
 # fair share of the samples. "Kernel NLL" is the negative log-likelihood of fresh real data under a kernel estimate from the samples: an estimate for
 # families without a density, the same for all. λ = 0 is the control: fine-tuned as often, on real data alone, it shows what repeated fine-tuning does by itself, and the
 # paired tables what synthetic data add to that.
@@ -154,21 +156,21 @@ Markdown(ends_table(pd.concat(by_family.values()), study.floor))
 # ## Exact likelihoods
 #
 # The flow's density is known, so nothing needs to be estimated from its samples: the negative log-likelihood of fresh draws, and the Kullback–Leibler divergence
-# of the model from the law, $\mathrm{KL}(p \,\|\, p_\theta) = \mathbb{E}_p[\log p - \log p_\theta]$, whose least value is 0.
+# of the model from the target, $\mathrm{KL}(p \,\|\, p_\theta) = \mathbb{E}_p[\log p - \log p_\theta]$, whose least value is 0.
 
-# %% mystnb={"figure": {"name": "fig-flow-likelihood", "caption": "The spline flow: exact negative log-likelihood of fresh real data (the entropy of the law in grey), and KL from the law, against retrainings: mean and range over seeds."}, "image": {"alt": "Two panels of curves over retrainings; the fully synthetic arm rises, the mixed ones stay nearly level."}}
-exact_floor = {"nll": [study.law_nll], "kl": [0.0]}
+# %% mystnb={"figure": {"name": "fig-flow-likelihood", "caption": "The spline flow: exact negative log-likelihood of fresh real data (the entropy of the target in grey), and KL from the target, against retrainings: mean and range over seeds."}, "image": {"alt": "Two panels of curves over retrainings; the fully synthetic arm rises, the mixed ones stay nearly level."}}
+exact_floor = {"nll": [study.target_nll], "kl": [0.0]}
 figure = plots.quality_curves(by_family["spline_flow"], exact_floor, ["nll", "kl"])
 
 # %% [markdown]
 # ## The network against the exact score
 #
-# With a law whose score is known at every noise level, the error of an EDM's network can be measured and not only seen in its samples.
+# With a distribution whose score is known at every noise level, the error of an EDM's network can be measured and not only seen in its samples.
 
 # %% mystnb={"figure": {"name": "fig-score-error", "caption": "EDM: root mean square error of σ times the score, against the noise level σ, mean and range over seeds: θ_0, and the last model of two arms. The exact score's own size in these units is about 1."}, "image": {"alt": "Error curves over the noise level: largest at small noise, and everywhere larger for the fully synthetic arm."}}
 sigmas = np.geomspace(0.02, 5, 20)
 errors = [
-    score_errors(e, study.law, sigmas, n=2000, seed=seed) for e in found["edm"].ends
+    score_errors(e, study.target, sigmas, n=2000, seed=seed) for e in found["edm"].ends
 ]
 after = f"after {n_retrain} retrainings, "
 curves = {
@@ -184,7 +186,7 @@ figure = plots.lines_by_arm(
 # ## What the sampler adds
 #
 # A sampler's discretisation error is passed on to the next model with every retraining. The same EDM, fully synthetic, with other samplers;
-# the mean distance from the centre is 1 for the law:
+# the mean distance from the centre is 1 for the target:
 
 # %%
 edm = PLANE_FAMILIES["edm"]
@@ -193,7 +195,7 @@ samplers = {
     "18 steps from σ = 20": replace(edm.process, n_steps=18),
     "18 steps from σ = 5": replace(edm.process, n_steps=18, sigma_max=5.0),
 }
-alone = PlaneStudy(study.law, arms[:1], n_seeds, n_data, seed)
+alone = PlaneStudy(study.target, arms[:1], n_seeds, n_data, seed)
 short = {"n_retrain": n_retrain_samplers, "every": n_retrain_samplers}
 by_sampler = [
     alone.run(
@@ -214,7 +216,7 @@ Markdown(
 # %%
 scratch = {**training, "n_points_initial": n_points_scratch}
 ends = (arms[0], arms[-1])
-pair = PlaneStudy(study.law, ends, n_seeds, n_data, seed)
+pair = PlaneStudy(study.target, ends, n_seeds, n_data, seed)
 short = {"n_retrain": n_retrain_scratch, "every": n_retrain_scratch}
 by_start = [
     pair.run(name, EnsembleConfig(edm, warm_start=warm, **scratch), **short).runs
@@ -225,12 +227,12 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Another law
+# ## Another target
 #
 # Two half circles, each 40 Gaussians of standard deviation 0.1 close together, so the nearest mean says how far a sample is from the arc.
 
-# %% mystnb={"figure": {"name": "fig-second-law", "caption": "EDM on the second law, all seeds together: fully synthetic above, λ = 1 below."}, "image": {"alt": "Two rows of density maps of two interleaved half circles over retrainings."}}
-second = PlaneStudy(LAWS[second_law_name], ends, n_seeds, n_data, seed)
+# %% mystnb={"figure": {"name": "fig-second-target", "caption": "EDM on the second target, all seeds together: fully synthetic above, λ = 1 below."}, "image": {"alt": "Two rows of density maps of two interleaved half circles over retrainings."}}
+second = PlaneStudy(DISTRIBUTIONS[second_target_name], ends, n_seeds, n_data, seed)
 config = EnsembleConfig(edm, **training)
 moons = second.run(
     "edm", config, n_retrain=n_retrain_second, every=max(1, n_retrain_second // 5)
@@ -239,7 +241,7 @@ rows = {
     name: [second.cloud(moons, arm, t) for t in moons.samples]
     for name, arm in shown_arms.items()
 }
-truth = second.law.sample(n_seeds * n_data, seed=seed)
+truth = second.target.sample(n_seeds * n_data, seed=seed)
 figure = plots.density_panels(truth, rows, [f"{t} retrainings" for t in moons.samples])
 
 # %% tags=["hide-input"]
@@ -251,11 +253,11 @@ Markdown(ends_table(moons.runs, second.floor, ["energy_distance", "w2", "spread"
 # *The paper says* that on its own samples alone the model collapses, its samples ending near the mean of each mode, and that with real data in the mix it
 # does not.
 #
-# *We see* the second half in all four families: with half real data every mode is found after a hundred retrainings, the distances stay next to the real-vs-real
+# *We see* the second half in all four families: with half real data every mode is found at the end, the distances stay next to the real-vs-real
 # floor, and so do the exact likelihood of the flow and the score error of EDM. Not unharmed, though: the paired tables tell λ = 1 from λ = 0 by a slightly
 # larger spread in every family.
 #
-# Of the first half, "collapses" holds, "near the means" does not. On synthetic data alone every family leaves the law for good, each in its own way:
+# Of the first half, "collapses" holds, "near the means" does not. On synthetic data alone every family leaves the target for good, each in its own way:
 #
 # - `ddpm` comes closest to what the paper shows. Its mass gathers in a few places and most modes are lost; where it gathers differs from seed to seed, and is
 #   not at the means of the modes. In some seeds a part of the samples flies far off, which is what makes the mean of W₂ and of the spread so wide.
@@ -267,6 +269,6 @@ Markdown(ends_table(moons.runs, second.floor, ["energy_distance", "w2", "spread"
 # outwards, with 40 hardly, and that drift is discretisation error carried from model to model, not a property of retraining. A study of this kind with few sampling steps
 # measures its sampler.
 #
-# Fine-tuning is not to blame: trained from scratch every time, the fully synthetic arm leaves the law faster, for each model pays anew for learning with a
+# Fine-tuning is not to blame: trained from scratch every time, the fully synthetic arm leaves the target faster, for each model pays anew for learning with a
 # limited budget. Even λ = 1 then ends with wider modes than θ_0, where fine-tuning, which goes on learning from the real data, narrows them. The comparison is
 # for equal numbers of retrainings, not for equal budgets.

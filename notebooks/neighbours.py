@@ -40,7 +40,11 @@ check_parameters(globals(), "n n_generations n_chains seed scale")
 Markdown(scale_note(scale))
 
 # %% [markdown]
-# ## Five schemes, one engine
+# ## Five schemes, simulated exactly
+#
+# The engine, `retrain`, has six schemes for every model ({doc}`../setting`): `mix`, `fully_synthetic`, `accumulate`, `accumulate_subsample`,
+# `fresh` and `weighted`. This chapter does not run it. It draws the estimates of a Gaussian mean from the exact distribution that the schemes give
+# them, which costs next to nothing and allows any number of chains; tests compare that distribution with `retrain`'s.
 #
 # The model is the mean of a Gaussian, as in the chapter on finite samples; errors are in units of $\sigma^2/n$.
 # *Replace* is fully synthetic retraining. *Mix* is the paper's, λ = 1. *Accumulate*
@@ -81,7 +85,7 @@ late = mean_variance("accumulate_subsample", 1000, n=n)[-1]
 glue("subsampled", f"{late:.2f}", display=False)
 
 # %% [markdown]
-# Accumulating does better than replacing and, for large $t$, worse than mixing at λ = 1, as $\pi^2/6 > 4/3$. Subsampling the pool costs
+# Accumulating does better than replacing and, for large $t$, worse than mixing at any λ, as $\pi^2/6 > 3/2 > 1 + \frac{\lambda}{1+2\lambda}$. Subsampling the pool costs
 # more, but hardly grows: after 1 000 generations its variance is {glue:text}`subsampled`.
 #
 # ## How much weight for real data?
@@ -157,7 +161,7 @@ Markdown(
 )
 
 # %% [markdown]
-# Two remarks. Not every family that is not smooth does this: for uniform laws on $[0, \theta]$ the fit is the largest datum, no sample of the model exceeds it,
+# Two remarks. Not every family that is not smooth does this: for uniform distributions on $[0, \theta]$ the fit is the largest datum, no sample of the model exceeds it,
 # and with the real data kept $\theta_t = \theta_0$ for ever. And the paper's $\mathcal G$ is a *local* maximum, found by fine-tuning: from $p_\theta$ no path leads to
 # $q_c$. What protects there is the optimiser.
 #
@@ -166,6 +170,6 @@ Markdown(
 # *The literature says* that replacing collapses, accumulating inflates the variance by at most $\pi^2/6$, subsampling the pool degrades slowly, and
 # that smoothness matters.
 #
-# *We see* all four, with the exact curves on the simulations. For the paper's own scheme the cost of synthetic data is less than
-# that of accumulation once λ is at most 1, and is bounded by $\frac32$ for every λ; only fresh real data make the estimate better than the first, and then
+# *We see* all four, with the exact curves on the simulations. For the paper's own scheme the error variance ends below that of
+# accumulation for every λ, since it is bounded by $\frac32 < \pi^2/6$; only fresh real data make the estimate better than the first, and then
 # the weight matters.

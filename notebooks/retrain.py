@@ -18,7 +18,7 @@
 # |---|---|
 # | `dataset`, `data_dir` | the real images, `digits`, `fashion_mnist`, `cifar10` or `ffhq64`, and the folder of their files (for `ffhq64` also the zip), where files are needed |
 # | `model`, `model_options` | `edm`, `flow_matching`, `ddpm`, `spline_flow` or `gaussian`, and overrides of its options |
-# | `scheme`, `lam` | `mix` (all real images and ⌊λn⌋ synthetic ones) or `fully_synthetic`; λ is the ratio synthetic : real |
+# | `scheme`, `lam`, `scheme_options` | `mix` (all real images and ⌊λn⌋ synthetic ones), `fully_synthetic`, `accumulate`, `accumulate_subsample`, `fresh` or `weighted`; λ is the ratio synthetic : real, of the schemes that have one; and overrides of the scheme's other parameters |
 # | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |
 # | `n_images_initial`, `n_images_per_retraining` | training budgets of θ₀ and of each retraining, in images shown |
 # | `n_real` | 0 for all real images, or how many of them there are to be, the first of the data set |
@@ -36,6 +36,7 @@ dataset = "digits"
 model = "edm"
 scheme = "mix"
 lam = 0.5
+scheme_options = {}
 n_retrain = 5
 n_images_initial = 180_000
 n_images_per_retraining = 36_000
@@ -54,30 +55,31 @@ tensorboard_dir = ""
 model_options = {}
 
 # %%
-from iterative_retraining.experiment import open_experiment
+from iterative_retraining import open_experiment
 from iterative_retraining.parameters import check_parameters
+from iterative_retraining.runs.progress import (
+    ProgressDisplay,
+    opening_lines,
+    tensorboard_writer,
+)
 
 names = (
-    "dataset model scheme lam n_retrain n_images_initial n_images_per_retraining seed device data_dir init features "
-    "features_weights run_dir keep_every checkpoint_images n_real latents model_options tensorboard_dir"
+    "dataset model scheme lam scheme_options n_retrain n_images_initial n_images_per_retraining seed device data_dir init "
+    "features features_weights run_dir keep_every checkpoint_images n_real latents model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}
 experiment = open_experiment(**given)
-print(
-    f"run {experiment.run.config.run_id}: {len(experiment.run.rows)} of {n_retrain + 1} generations are complete"
-)
+print(opening_lines(experiment.run, n_retrain))
 
 # %%
-from iterative_retraining.runs.progress import ProgressDisplay, tensorboard_writer
-
 log = tensorboard_writer(tensorboard_dir, experiment.run.config.run_id)
 with ProgressDisplay(n_retrain, log=log) as progress:
     for record in experiment.records(progress):
         progress.generation_done(record)
 
 # %%
-from iterative_retraining.runs.results import read_floor, read_runs
+from iterative_retraining import read_floor, read_runs
 from iterative_retraining.studies.plots import quality_curves
 
 figure = quality_curves(

@@ -53,14 +53,14 @@ class Calls:
         return self.call
 
 
-def exact_velocity(law, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def exact_velocity(target, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """E[data - noise | x] of flow matching at x (N, 2) and times t (N,), for a mixture of Gaussians: given its
     component all is Gaussian."""
-    means, x, t = torch.tensor(law.means, dtype=torch.float64), x.double(), t.double().view(-1, 1)
-    variance = (t * law.std) ** 2 + (1 - t) ** 2
+    means, x, t = torch.tensor(target.means, dtype=torch.float64), x.double(), t.double().view(-1, 1)
+    variance = (t * target.std) ** 2 + (1 - t) ** 2
     gaps = x[:, None] - t[:, :, None] * means
     shares = torch.softmax(-0.5 * (gaps**2).sum(dim=2) / variance, dim=1)
-    each = means + ((t * law.std**2 - (1 - t)) / variance)[:, :, None] * gaps
+    each = means + ((t * target.std**2 - (1 - t)) / variance)[:, :, None] * gaps
     return (shares[:, :, None] * each).sum(dim=1)
 
 

@@ -139,7 +139,7 @@ def test_labels_are_those_of_the_paper():
     assert not labels(torch.zeros(1, 8)).any()
 
 
-def test_what_is_always_on_has_the_moments_of_its_law():
+def test_what_is_always_on_has_the_moments_of_its_distribution():
     n = 40_000
     a = draw(n, seeded(), 1.0).double()
     flat = math.pi**2 / 3

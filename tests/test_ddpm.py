@@ -6,9 +6,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from iterative_retraining.models.ddpm import DDPM, signal_levels
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 
-LAW = LAWS["eight_gaussians"]
+TARGET = DISTRIBUTIONS["eight_gaussians"]
 SHAPE = (3, 1, 4, 4)
 
 
@@ -27,7 +27,7 @@ def exact_net(process):
 
     def net(x, t):
         a = levels[int(t[0])].item()
-        score = LAW.score(x.double() / a**0.5, ((1 - a) / a) ** 0.5) / a**0.5
+        score = TARGET.score(x.double() / a**0.5, ((1 - a) / a) ** 0.5) / a**0.5
         return -((1 - a) ** 0.5) * score
 
     return net
@@ -51,9 +51,10 @@ def test_ddim_is_that_of_diffusers_step_by_step(clip):
 
 
 @pytest.mark.parametrize("clip", [False, True])
-def test_ancestral_sampling_is_that_of_diffusers_step_by_step(clip, monkeypatch):
-    process, steps = DDPM(n_steps=50, spacing="uniform", eta=1.0, clip=clip), []
-    theirs = DDPMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=clip, variance_type="fixed_small")
+@pytest.mark.parametrize(("variance", "name"), [("posterior", "fixed_small"), ("beta", "fixed_large")])
+def test_ancestral_sampling_is_that_of_diffusers_step_by_step(variance, name, clip, monkeypatch):
+    process, steps = DDPM(n_steps=50, spacing="uniform", solver=f"ancestral_{variance}", clip=clip), []
+    theirs = DDPMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=clip, variance_type=name)
     theirs.set_timesteps(50)
     draws = gaussians(1, 51, *SHAPE)
     ours = process.sample(lambda x, t: steps.append(x) or smooth_net(x, t), lambda k: draws[k])
@@ -88,13 +89,13 @@ def test_signal_levels_by_hand():
     torch.testing.assert_close(signal_levels(2, 0.1, 0.3), torch.tensor([0.9, 0.63], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_the_exact_score_takes_noise_to_the_law(eta):
-    process = DDPM(n_steps=200, eta=eta, clip=False)
+@pytest.mark.parametrize("solver", ["ddim", "ancestral_posterior", "dpmpp_3m"])
+def test_the_exact_score_takes_noise_to_the_distribution(solver):
+    process = DDPM(n_steps=200, solver=solver, clip=False)
     x = process.sample(exact_net(process), lambda k: gaussians(k, 20_000, 2)).numpy()
-    means = np.array(LAW.means)
+    means = np.array(TARGET.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * x.std(axis=0) / np.sqrt(len(x)))
-    expected = means.var(axis=0) + LAW.std**2
+    expected = means.var(axis=0) + TARGET.std**2
     np.testing.assert_array_less(np.abs(x.var(axis=0) - expected), 4 * (x**2).std(axis=0) / np.sqrt(len(x)))
 
 
@@ -118,7 +119,7 @@ def test_quadratic_spacing_of_the_published_code_by_hand():
     [
         ({"spacing": "linear"}, "spacing = 'linear' is not allowed; allowed: quadratic, quadratic_0.8, uniform"),
         ({"n_steps": 1001}, "n_steps = 1001 is not allowed: there are 1000 levels"),
-        ({"eta": 1.5}, r"eta = 1.5 is not allowed: it must lie in \[0, 1\]"),
+        ({"solver": "dopri5"}, "solver = 'dopri5' is not allowed; allowed: heun, dpmpp_2m, dpmpp_3m, ddim, ancestral_"),
         ({"beta_last": 1.0}, "beta_last = 1.0 is not allowed"),
     ],
 )

@@ -182,7 +182,7 @@ def test_kid_is_unbiased_and_its_standard_error_is_that_of_repetitions(scale):
     truth = 3 * (moment2**2 - 2 * moment2 + 1) / 8 + moment3
     assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(len(values))
     ratio = np.sqrt(np.mean([f["kid_standard_error"] ** 2 for f in found])) / values.std()
-    assert 0.85 < ratio < 1.6  # cautious where both laws are the same: a jackknife of a degenerate statistic is wide
+    assert 0.85 < ratio < 1.6  # cautious where both are the same: a jackknife of a degenerate statistic is wide
 
 
 def test_kid_refuses_few_images():

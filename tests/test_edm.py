@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from iterative_retraining.models.edm import EDM, denoising_errors, noise_levels, precondition, sample_heun
+from iterative_retraining.models.edm import EDM, denoising_errors, precondition
+from iterative_retraining.models.gain import gaussian_field
+from iterative_retraining.models.solvers import Field, karras_levels
 
 
 def gaussian_denoiser(std):
@@ -14,7 +16,7 @@ def gaussian_denoiser(std):
 
 
 def test_noise_levels_are_equation_5():
-    levels = noise_levels(18, 0.002, 80, 7)
+    levels = karras_levels(18, 0.002, 80, 7)
     i = np.arange(18)
     exact = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     np.testing.assert_allclose(levels[:-1], exact, rtol=1e-12)
@@ -51,39 +53,41 @@ def test_loss_of_the_exact_denoiser_is_the_posterior_variance():
     assert abs(loss.item() - 1) < 4 * np.sqrt(2 / 400_000)
 
 
-def test_heun_with_the_exact_denoiser_transports_the_noise_to_the_data_law():
+def test_heun_with_the_exact_denoiser_transports_the_noise_to_the_data_distribution():
     # For N(0, s^2) the ODE is solved by x(0) = x(T) s / sqrt(s^2 + T^2): compare pointwise, and the order of the error.
     noise, s = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)).double(), 0.5
     exact = 80 * noise * s / np.sqrt(s**2 + 80**2)
     errors = []
     for n_steps in (32, 64, 128):
-        x = sample_heun(lambda x, sigma: gaussian_denoiser(s)(x.double(), sigma.double()), noise, n_steps=n_steps)
+        x = EDM(n_steps=n_steps).integrate(gaussian_field(s), lambda k: noise)
         errors.append(((x - exact).abs() / exact.abs()).max().item())
     assert errors[0] < 2e-2
     assert errors[2] < 2e-3
     assert errors[0] / errors[1] > 3  # second order: halving the step quarters the error
 
 
-def test_heun_recovers_a_mixture_law():
+def test_heun_recovers_a_mixture():
     means, s = torch.tensor([-1.0, 1.0]).double(), 0.2
 
     def denoise(x, sigma):
-        x, variance = x.double(), s**2 + sigma[0].double() ** 2
+        variance = s**2 + sigma**2
         weights = torch.softmax(-((x - means) ** 2) / (2 * variance), dim=1)
         posterior = (means * variance + (x - means) * s**2) / variance
         return (weights * posterior).sum(dim=1, keepdim=True)
 
     noise = torch.randn(4000, 1, generator=torch.Generator().manual_seed(1))
-    x = sample_heun(denoise, noise, n_steps=40)[:, 0].numpy()
+    x = EDM(n_steps=40).integrate(Field.of_denoiser(denoise), lambda k: noise)[:, 0].numpy()
     exact = np.concatenate([stats.norm(m, s).ppf((np.arange(20_000) + 0.5) / 20_000) for m in (-1, 1)])
     assert stats.ks_2samp(x, exact).pvalue > 1e-3
 
 
-def test_heun_evaluates_twice_a_step_less_one():
+def test_the_network_is_asked_twice_a_step_less_one_in_float32():
     calls = []
-    sample_heun(lambda x, sigma: calls.append(sigma[0].item()) or x, torch.randn(2, 1), n_steps=5)
+    EDM(n_steps=5).sample(lambda x, level: calls.append((x.dtype, level)) or x, lambda k: torch.randn(2, 1))
     assert len(calls) == 9
-    assert (calls[0], calls[-1]) == (80, pytest.approx(0.002))
+    levels = [level.mul(4).exp()[0].item() for _, level in calls]  # c_noise = ln(sigma) / 4
+    assert (levels[0], levels[-1]) == (pytest.approx(80), pytest.approx(0.002))
+    assert {dtype for dtype, _ in calls} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,8 @@ def test_heun_evaluates_twice_a_step_less_one():
         ({"n_steps": 0}, "n_steps = 0"),
         ({"sigma_data": float("nan")}, "sigma_data = nan"),
         ({"sigma_max": 0.001}, "sigma_max = 0.001"),
+        ({"solver": "euler"}, "solver = 'euler' is not allowed; allowed: heun, dpmpp_2m, dpmpp_3m, ddim, ancestral_"),
+        ({"tolerance": 0.0}, "tolerance = 0.0 is not allowed: it must be above 0"),
         ({"p_std": "wide"}, "p_std = 'wide' is not allowed: it must be of type float"),
     ],
 )

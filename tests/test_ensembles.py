@@ -9,9 +9,9 @@ from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.memory import MemoryRun
-from iterative_retraining.schemes import Accumulate, FullySynthetic, Mix
+from iterative_retraining.schemes import Accumulate, FullySynthetic, Mix, Weighted
 from iterative_retraining.seeding import stage_seed
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.ensembles import (
     Ensemble,
     EnsembleConfig,
@@ -24,7 +24,9 @@ from iterative_retraining.studies.toy2d.metrics import PlaneMetrics
 from iterative_retraining.training_set import TrainingSet
 
 SMALL = {
-    "ddpm": ProcessMembers(DDPM(time_scale=0.004, n_steps=5, eta=1.0, clip=False), width=16, n_layers=2),
+    "ddpm": ProcessMembers(
+        DDPM(time_scale=0.004, n_steps=5, solver="ancestral_posterior", clip=False), width=16, n_layers=2
+    ),
     "edm": ProcessMembers(EDM(sigma_data=0.6, sigma_max=20.0, n_steps=6), width=16, n_layers=2),
     "flow_matching": ProcessMembers(FlowMatching(time_scale=4.0, n_steps=3), width=16, n_layers=2),
     "spline_flow": SplineMembers(n_transforms=2, n_bins=4, width=8, n_layers=1),
@@ -37,12 +39,12 @@ CONFIG = EnsembleConfig(
     ema_halflife_points=100,
     coupled=16,
 )
-LAW = LAWS["eight_gaussians"]
+TARGET = DISTRIBUTIONS["eight_gaussians"]
 every_family = pytest.mark.parametrize("family", SMALL)
 
 
 def real(n=200, seed=0):
-    return LAW.sample(n, seed=seed)
+    return TARGET.sample(n, seed=seed)
 
 
 def fitted(seeds, data, config=CONFIG):
@@ -116,6 +118,29 @@ def test_accumulating_schemes_read_their_own_members_history():
     assert records[2].n_synthetic == (100, 50)
 
 
+@every_family
+def test_a_members_loss_is_the_mean_of_its_weighted_terms(family):
+    ensemble = fitted([0, 1], [real(), real()], replace(CONFIG, members=SMALL[family]))
+    x = torch.from_numpy(np.stack([real(8, 1), real(8, 2)])).float()
+    numbers = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 8, 3))).float()
+    batch, weights = (numbers[..., 0], numbers[..., 1:]), torch.arange(16.0).view(2, 8)
+    terms = ensemble.config.members.loss_terms(ensemble.weights, x, *batch)
+    by_hand = [sum(weights[i, j] * terms[i, j].mean() for j in range(8)).item() / 8 for i in range(2)]
+    np.testing.assert_allclose(ensemble._losses(x, weights, *batch).tolist(), by_hand, rtol=1e-5)
+    torch.testing.assert_close(ensemble._losses(x, torch.ones(2, 8), *batch), ensemble._losses(x, None, *batch))
+
+
+def test_weights_are_each_members_own():
+    data = [real(100, seed) for seed in (0, 0, 0, 1)]
+    plan = [(Mix(1.0), 0), (Weighted(1.0, 0.5), 0), (Weighted(1.0, 0.9), 0), (FullySynthetic(), 1)]
+    _, _, run = start("edm", plan, data, 2)
+    _, _, alone = start("edm", plan[3:], data[3:], 2)
+    last = run.history[2]
+    np.testing.assert_allclose(last[:, 0], last[:, 1], atol=1e-4)
+    assert np.abs(last[:, 0] - last[:, 2]).max() > 1e-3
+    np.testing.assert_allclose(last[:, 3], alone.history[2][:, 0], atol=1e-4)
+
+
 def test_training_from_scratch_forgets_the_weights():
     plan, data = [(Mix(0.0), 0), (Mix(0.0), 1)], [real(100, 0), real(100, 1)]
     ensemble, _, _ = start("edm", plan, data, 1, warm_start=False)
@@ -159,22 +184,22 @@ def test_splines_are_the_flow_of_zuko_and_integrate_to_one():
     torch.testing.assert_close(mass, torch.ones(2).double(), atol=2e-3, rtol=0)
 
 
-def test_the_sampler_on_the_exact_score_recovers_the_law():
+def test_the_sampler_on_the_exact_score_recovers_the_distribution():
     process = PLANE_FAMILIES["edm"].process
 
     def net(y, level):  # what the network has to be for the denoiser to be Tweedie's formula
         sigma = (4 * level[0].double()).exp()
         variance = sigma**2 + process.sigma_data**2
         x = y.double() * variance.sqrt()
-        denoised = x + sigma**2 * LAW.score(x, sigma.item())
+        denoised = x + sigma**2 * TARGET.score(x, sigma.item())
         return (denoised - process.sigma_data**2 / variance * x) * variance.sqrt() / (sigma * process.sigma_data)
 
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((20_000, 2)))
     x = process.sample(net, lambda k: noise).numpy()
     error = x.std(axis=0) / np.sqrt(len(x))
-    means = np.array(LAW.means)
+    means = np.array(TARGET.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * error)
-    expected = means.var(axis=0) + LAW.std**2
+    expected = means.var(axis=0) + TARGET.std**2
     np.testing.assert_array_less(np.abs(x.var(axis=0) - expected), 4 * (x**2).std(axis=0) / np.sqrt(len(x)))
 
 
@@ -182,7 +207,7 @@ def test_the_sampler_on_the_exact_score_recovers_the_law():
 def test_every_family_learns_eight_gaussians(family):
     config = EnsembleConfig(PLANE_FAMILIES[family], n_points_initial=256 * (600 if family == "spline_flow" else 1500))
     ensemble = fitted([0], [real(2000)], config)
-    measure = PlaneMetrics(LAW, 1000, seed=9)
+    measure = PlaneMetrics(TARGET, 1000, seed=9)
     found = measure(ensemble.sample(1000, seed=(1,))[:, 0])
     noise = np.random.default_rng(0).standard_normal((1000, 2))
     assert found["modes"] == 1.0

@@ -7,17 +7,18 @@ import torch
 from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
 from torchcfm.optimal_transport import OTPlanSampler
 
-from iterative_retraining.models.flow_matching import FlowMatching, couple, integrate
-from iterative_retraining.studies.toy2d.distributions import LAWS
+from iterative_retraining.models.flow_matching import FlowMatching, couple
+from iterative_retraining.models.solvers import Field
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 
 from conftest import exact_velocity
 
-LAW = LAWS["eight_gaussians"]
+TARGET = DISTRIBUTIONS["eight_gaussians"]
 PLAIN = FlowMatching(time_scale=1.0, coupling="independent")
 
 
 def velocity(x, t):
-    return exact_velocity(LAW, x, t)
+    return exact_velocity(TARGET, x, t)
 
 
 def gaussians(seed, *shape):
@@ -27,11 +28,19 @@ def gaussians(seed, *shape):
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
 def test_3_t_squared_is_integrated_to_t_cubed(solver):
     start = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
-    end = integrate(lambda x, t: 3 * t**2 + 0 * x, start, solver=solver, n_steps=3, tolerance=1e-9)
+    process = replace(PLAIN, solver=solver, n_steps=3, tolerance=1e-9)
+    end = process.integrate(Field.of_velocity(lambda x, t: 3 * t**2 + 0 * x), lambda k: start)
     torch.testing.assert_close(end, start + 1, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize(("how", "error"), [({"n_steps": 40}, 1e-4), ({"solver": "dopri5", "tolerance": 1e-7}, 1e-5)])
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"n_steps": 40}, 1e-4),
+        ({"solver": "dopri5", "tolerance": 1e-7}, 1e-5),
+        ({"solver": "dpmpp_3m", "spacing": "karras", "n_steps": 100, "start_data_std": 0.2}, 1e-3),
+    ],
+)
 def test_a_gaussian_is_transported_point_by_point(how, error):
     def velocity(x, t):  # exact for N(0, 0.2^2)
         t = t.double().view(-1, 1)
@@ -43,17 +52,17 @@ def test_a_gaussian_is_transported_point_by_point(how, error):
 
 
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
-def test_the_exact_velocity_takes_noise_to_the_law(solver):
+def test_the_exact_velocity_takes_noise_to_the_distribution(solver):
     noise = gaussians(0, 20_000, 2)
     x = replace(PLAIN, n_steps=60, solver=solver).sample(velocity, lambda k: noise).numpy()
-    means = np.array(LAW.means)
+    means = np.array(TARGET.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * x.std(axis=0) / np.sqrt(len(x)))
-    expected = means.var(axis=0) + LAW.std**2
+    expected = means.var(axis=0) + TARGET.std**2
     np.testing.assert_array_less(np.abs(x.var(axis=0) - expected), 4 * (x**2).std(axis=0) / np.sqrt(len(x)))
 
 
 def test_the_loss_is_least_at_the_exact_velocity():
-    x, noise, level_noise = torch.from_numpy(LAW.sample(20_000, seed=2)), gaussians(1, 20_000, 2), torch.tensor(0.25)
+    x, noise, level_noise = torch.from_numpy(TARGET.sample(20_000, seed=2)), gaussians(1, 20_000, 2), torch.tensor(0.25)
     numbers = level_noise.double().expand(20_000)
     best = PLAIN.loss_terms(velocity, x, numbers, noise).mean()
     for shift in (-0.3, 0.3):
@@ -108,7 +117,13 @@ def test_groups_are_coupled_apart_and_one_that_is_not_finite_stays_as_it_is():
     ("change", "message"),
     [
         ({"coupling": "exact"}, "coupling = 'exact' is not allowed; allowed: optimal_transport, independent"),
-        ({"solver": "euler"}, "solver = 'euler' is not allowed; allowed: rk4, dopri5"),
+        ({"solver": "euler"}, "solver = 'euler' is not allowed; allowed: heun, dpmpp_2m, "),
+        (
+            {"solver": "heun"},
+            "solver = 'heun' is not allowed with spacing = 'time', .* allowed: rk4, dopri5, or spacing",
+        ),
+        ({"spacing": "uniform"}, "spacing = 'uniform' is not allowed; allowed: time, karras"),
+        ({"sigma_max": 0.001}, "sigma_max = 0.001"),
         ({"tolerance": 0.0}, "tolerance = 0.0 is not allowed: it must be above 0"),
         ({"n_steps": True}, "n_steps = True is not allowed: it must be of type int"),
     ],

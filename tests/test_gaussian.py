@@ -4,21 +4,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from iterative_retraining.models.gaussian import (
-    Gaussian,
+from iterative_retraining.models.gaussian import Gaussian
+from iterative_retraining.retrain import retrain
+from iterative_retraining.schemes import FullySynthetic, Mix
+from iterative_retraining.studies.theory.gaussian_chains import (
     contraction,
     expected_std,
     log_std_drift,
     simulate_cov_factors,
     simulate_std,
 )
-from iterative_retraining.retrain import retrain
-from iterative_retraining.schemes import FullySynthetic, Mix
 from iterative_retraining.training_set import TrainingSet
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 100, 10_000])
-def test_contraction_is_the_mean_of_the_chi_law(n):
+def test_contraction_is_the_mean_of_the_chi_distribution(n):
     np.testing.assert_allclose(contraction(n), stats.chi(n - 1).mean() / np.sqrt(n - 1), rtol=1e-10)
 
 
@@ -33,7 +33,7 @@ def test_expected_std_is_a_power():
 
 
 @pytest.mark.parametrize("n", [3, 20])
-def test_drift_is_the_mean_log_of_the_chi_square_law(n):
+def test_drift_is_the_mean_log_of_the_chi_square_distribution(n):
     mean_log, _ = integrate.quad(lambda x: np.log(x) * stats.chi2.pdf(x, n - 1), 0, np.inf)
     np.testing.assert_allclose(log_std_drift(n), (mean_log - np.log(n - 1)) / 2, atol=1e-7)
 
@@ -46,7 +46,7 @@ def test_too_few_data_are_refused(call):
         call()
 
 
-def test_simulated_chains_follow_the_three_exact_laws():
+def test_simulated_chains_follow_the_three_exact_rates():
     n, steps, chains = 20, 10, 200_000
     mean, std = simulate_std(n, steps, chains, seed=1)
     for values, exact in (

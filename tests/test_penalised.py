@@ -19,7 +19,7 @@ from iterative_retraining.studies.theory.fixed_point import (
     retrain_exactly,
 )
 from iterative_retraining.studies.theory.flows import FlowFamily, points_of_plane
-from iterative_retraining.studies.theory.penalised import Retraining, lipschitz_at_least
+from iterative_retraining.studies.theory.penalised import PenalisedRetraining, lipschitz_at_least
 from iterative_retraining.studies.toy2d.distributions import ARC
 
 SKEWED = Points.of_density(stats.skewnorm(6).pdf, centre=0.5)
@@ -31,12 +31,12 @@ PLANE = points_of_plane(ARC.density, -5.5, 5.5, 0.25)
 @pytest.fixture(scope="module")
 def network():
     flow = FlowFamily(hidden=4)
-    found = Retraining(flow, PLANE, decay=0.02)
+    found = PenalisedRetraining(flow, PLANE, decay=0.02)
     return flow, found, found.fixed_point(flow.start)
 
 
 def test_without_a_penalty_it_is_the_theory_of_small_families():
-    plain = Retraining(LOGISTIC, SKEWED)
+    plain = PenalisedRetraining(LOGISTIC, SKEWED)
     theta = plain.fixed_point(START)
     np.testing.assert_allclose(theta, maximise(LOGISTIC, START, SKEWED), atol=1e-6)
     found = plain.retrain(theta + 0.05, 0.7)
@@ -101,6 +101,6 @@ def test_the_lower_bound_of_l_is_met_where_l_is_known():
 def test_what_has_no_maximum_is_refused():
     flat = Points(torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
     with pytest.raises(NotAMaximumError, match="no maximum found"):
-        Retraining(LOGISTIC, flat).fixed_point(START)  # one point: the scale goes to 0
+        PenalisedRetraining(LOGISTIC, flat).fixed_point(START)  # one point: the scale goes to 0
     with pytest.raises(ValueError, match="lam = -1 is not allowed"):
-        Retraining(LOGISTIC, SKEWED).retrain(START, -1)
+        PenalisedRetraining(LOGISTIC, SKEWED).retrain(START, -1)

@@ -6,32 +6,32 @@ import torch
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.theory.flows import points_of_plane
-from iterative_retraining.studies.toy2d.distributions import ARC, LAWS, GaussianMixture
+from iterative_retraining.studies.toy2d.distributions import ARC, DISTRIBUTIONS, GaussianMixture
 from iterative_retraining.studies.toy2d.ensembles import EnsembleConfig
 from iterative_retraining.studies.toy2d.members import ProcessMembers, SplineMembers
 from iterative_retraining.studies.toy2d.metrics import NAMES, PlaneMetrics, ends_table
 from iterative_retraining.studies.toy2d.study import PlaneStudy, score_errors
 
-EIGHT = LAWS["eight_gaussians"]
-ALL = {**LAWS, "arc": ARC}
+EIGHT = DISTRIBUTIONS["eight_gaussians"]
+ALL = {**DISTRIBUTIONS, "arc": ARC}
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
 def test_densities_integrate_to_one_and_scores_are_their_gradients(name, sigma):
-    law = ALL[name]
-    points_of_plane(lambda x: law.density(x, sigma), -6, 6, 0.04)  # refuses what does not integrate to 1
-    x = torch.from_numpy(law.sample(50, seed=1)).requires_grad_()
-    (slope,) = torch.autograd.grad(law.log_density(x, sigma).sum(), x)
-    torch.testing.assert_close(law.score(x.detach(), sigma), slope, rtol=1e-10, atol=1e-10)
+    target = ALL[name]
+    points_of_plane(lambda x: target.density(x, sigma), -6, 6, 0.04)  # refuses what does not integrate to 1
+    x = torch.from_numpy(target.sample(50, seed=1)).requires_grad_()
+    (slope,) = torch.autograd.grad(target.log_density(x, sigma).sum(), x)
+    torch.testing.assert_close(target.score(x.detach(), sigma), slope, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_samples_have_the_moments_of_the_mixture(name):
-    law = ALL[name]
-    x, means = law.sample(40_000, seed=0), np.array(law.means)
+    target = ALL[name]
+    x, means = target.sample(40_000, seed=0), np.array(target.means)
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - means.mean(axis=0)), 4 * x.std(axis=0) / 200)
-    np.testing.assert_allclose(x.var(axis=0), means.var(axis=0) + law.std**2, rtol=0.04)
+    np.testing.assert_allclose(x.var(axis=0), means.var(axis=0) + target.std**2, rtol=0.04)
 
 
 def test_real_data_lie_on_the_floor_and_a_shift_is_measured():
@@ -138,7 +138,7 @@ def test_a_study_measures_every_member_at_the_generations_asked_for(study, found
 def test_exact_likelihoods_are_the_flows_own(study, found):
     runs = found["spline_flow"].runs
     assert (runs.kl > 0).all()
-    np.testing.assert_allclose(runs.nll - runs.kl, study.law_nll, rtol=1e-6)
+    np.testing.assert_allclose(runs.nll - runs.kl, study.target_nll, rtol=1e-6)
     last = found["spline_flow"].ends[1]
     x = torch.from_numpy(study.measure.reference).float()
     own = -last.config.members.log_prob(last.weights, x.expand(4, *x.shape)).double().mean(dim=1).detach()

@@ -7,6 +7,7 @@ import pytest
 
 from iterative_retraining.models import resolve_options
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
+from iterative_retraining.models.pretrained import where_from
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.protocol import (
     CODE_BUDGET,
@@ -19,7 +20,6 @@ from iterative_retraining.studies.report.protocol import (
     implied_table,
     percent,
     sources_list,
-    where_from,
 )
 
 EDM, FFHQ, OTCFM = (PUBLISHED[name].retraining for name in ("edm-cifar10", "edm-ffhq64", "otcfm-cifar10"))

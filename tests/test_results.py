@@ -68,7 +68,8 @@ def test_runs_that_retrain_alike_are_one_family(runs, tmp_path):
 
 def test_previews_are_those_of_the_first_seed_arm_by_arm(runs):
     rows = chapters.arm_previews(results.read_runs(runs))
-    assert [label for label, _ in rows] == ["gaussian\nfully synthetic", "gaussian\nλ = 0", "gaussian\nλ = 1"]
+    arms = ["fully synthetic", "λ = 0 (real only)", "λ = 1"]
+    assert [label for label, _ in rows] == [f"gaussian\n{arm}" for arm in arms]
     for (_, previews), run in zip(rows, [r for r in runs if r.name.endswith("-0")], strict=True):
         np.testing.assert_array_equal(previews, results.read_previews(run))
 

@@ -27,7 +27,7 @@ from iterative_retraining.studies.theory.fixed_point import (
     ratios,
     retrain_exactly,
     strong_concavity,
-    wasserstein1,
+    wasserstein1_of_points,
 )
 
 
@@ -52,21 +52,21 @@ def gaussian(coordinates, dim=3):
     return family, family.pack(rng.normal(size=dim), root @ root.T + np.eye(dim))
 
 
-def test_quadrature_integrates_moments_of_known_laws():
-    for law, centre in ((stats.norm(2, 0.3), 2.0), (stats.logistic(), 0.0), (stats.skewnorm(6), 0.5)):
-        points = Points.of_density(law.pdf, centre=centre)
+def test_quadrature_integrates_moments_of_known_distributions():
+    for real, centre in ((stats.norm(2, 0.3), 2.0), (stats.logistic(), 0.0), (stats.skewnorm(6), 0.5)):
+        points = Points.of_density(real.pdf, centre=centre)
         mean = points.mean(points.x[:, 0])
         variance = points.mean((points.x[:, 0] - mean) ** 2)
-        np.testing.assert_allclose([mean, variance], law.stats("mv"), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose([mean, variance], real.stats("mv"), rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="the density integrates to 2, not 1"):
         Points.of_density(lambda x: 2 * stats.norm.pdf(x))
 
 
 @pytest.mark.parametrize("family", FAMILIES[:3], ids=lambda f: f.base)
 def test_log_densities_are_those_of_scipy(family):
-    law = {"normal": stats.norm, "logistic": stats.logistic, "student": stats.t(3)}[family.base]
+    real = {"normal": stats.norm, "logistic": stats.logistic, "student": stats.t(3)}[family.base]
     x = np.linspace(-4, 5, 20)
-    expected = law.logpdf((x - 0.4) / np.exp(-0.3)) + 0.3
+    expected = real.logpdf((x - 0.4) / np.exp(-0.3)) + 0.3
     found = family.log_prob(vector([0.4, -0.3]), torch.from_numpy(x)[:, None])
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -110,7 +110,7 @@ def test_a_gaussian_fitted_to_any_law_has_ratios_one_and_the_laws_moments(data):
 
 def test_ratios_of_a_student_location_fit_equal_integrals_by_scipy():
     """E (d^2 log p / d mu^2) under the data and under the model, by adaptive quadrature."""
-    family, law = LocationScale("student", 3.0), stats.skewnorm(6)
+    family, real = LocationScale("student", 3.0), stats.skewnorm(6)
     theta = maximise(family, start(family), SKEWED)
     mu, sigma = theta[0].item(), theta[1].exp().item()
 
@@ -119,7 +119,7 @@ def test_ratios_of_a_student_location_fit_equal_integrals_by_scipy():
         return -4 * (3 - z * z) / (3 + z * z) ** 2 / sigma**2
 
     a, b = curvatures(family, theta, data=SKEWED)
-    expected_a = integrate.quad(lambda x: second(x) * law.pdf(x), -2, 8, epsabs=1e-12)[0]
+    expected_a = integrate.quad(lambda x: second(x) * real.pdf(x), -2, 8, epsabs=1e-12)[0]
     np.testing.assert_allclose(a[0, 0], expected_a, rtol=1e-8)
     np.testing.assert_allclose(b[0, 0], -(3 + 1) / (3 + 3) / sigma**2, rtol=1e-9)  # minus the Fisher information
 
@@ -188,7 +188,7 @@ def test_theorem_1_bounds_what_is_observed_and_ferbach_is_between():
     a, b = curvatures(family, theta, data=SKEWED)
     alpha, eps, L = (
         strong_concavity(a),
-        wasserstein1(family.points(theta), SKEWED),
+        wasserstein1_of_points(family.points(theta), SKEWED),
         lipschitz(family, theta, -50, 50)[1],
     )
     assert torch.linalg.matrix_norm(a - b, ord=2) <= L * eps  # the step of the proof, by Kantorovich's duality
@@ -203,7 +203,7 @@ def test_constants_and_the_observed_rate_of_a_known_case():
     found = constants(family, vector([0.5, 0.0]), (-3.0, 3.0), data=BIMODAL)
     precision = torch.exp(-2 * found.theta[1]).item()
     np.testing.assert_allclose(found.alpha, min(2.0, precision), rtol=1e-8)
-    np.testing.assert_allclose(found.eps, wasserstein1(family.points(found.theta), BIMODAL))
+    np.testing.assert_allclose(found.eps, wasserstein1_of_points(family.points(found.theta), BIMODAL))
     assert 0 < found.largest_lam < 0.5
     rate_theorem1(0.999 * found.largest_lam, found.alpha, found.lipschitz, found.eps)
     with pytest.raises(ValueError, match="is not below 1/2"):
@@ -244,8 +244,8 @@ def test_lipschitz_constant_of_a_normal_location_scale_is_closed_form():
 def test_wasserstein_distance_of_a_shift_and_of_a_scale():
     family = LocationScale("normal")
     origin, shifted, wide = (family.points(vector(t)) for t in ([0.0, 0.0], [0.3, 0.0], [0.0, np.log(2)]))
-    np.testing.assert_allclose(wasserstein1(origin, shifted), 0.3, rtol=1e-9)
-    np.testing.assert_allclose(wasserstein1(origin, wide), np.sqrt(2 / np.pi), rtol=1e-3)
+    np.testing.assert_allclose(wasserstein1_of_points(origin, shifted), 0.3, rtol=1e-9)
+    np.testing.assert_allclose(wasserstein1_of_points(origin, wide), np.sqrt(2 / np.pi), rtol=1e-3)
 
 
 def test_what_is_no_maximum_is_refused_with_the_number():

@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 import torch
 
+from iterative_retraining.distributed import Team
 from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.fitting import TrainingConfig, flatten_parameters, shuffled_batches
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
+from iterative_retraining.models.spline_flow import MaximumLikelihood, SplineFlowConfig
 from iterative_retraining.models.training import NetworkModel
-from iterative_retraining.training_set import TrainingSet
+from iterative_retraining.training_set import TrainingSet, to_unit
 
 from edm_training import plain_training
 
@@ -29,7 +31,7 @@ NETWORK = UNetConfig(
 CONFIG = TrainingConfig(network=NETWORK, n_images_initial=320, n_images_per_retraining=160, batch_size=32)
 new_edm = partial(NetworkModel, EDM(n_steps=4))
 FLOWS = [FlowMatching(n_steps=2), FlowMatching(solver="dopri5", tolerance=1e-2)]
-PROCESSES = [EDM(n_steps=4), *FLOWS, DDPM(n_steps=5), DDPM(n_steps=5, eta=1.0)]
+PROCESSES = [EDM(n_steps=4), *FLOWS, DDPM(n_steps=5), DDPM(n_steps=5, solver="ancestral_posterior")]
 
 
 def test_flat_parameters_are_views_with_views_of_gradients():
@@ -161,3 +163,84 @@ def test_ema_decay_is_one_half_after_a_half_life():
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **change)
+
+
+def numbers_of_a_batch(process, x):
+    """What `_loss` draws for x from a generator of seed 0."""
+    rng = torch.Generator().manual_seed(0)
+    level_noise = torch.randn(len(x), generator=rng)
+    return level_noise, process.couple_noise(x[None], torch.empty_like(x).normal_(generator=rng)[None])[0]
+
+
+@pytest.mark.parametrize("process", [*PROCESSES[:4], MaximumLikelihood()])
+def test_the_gradient_is_the_weighted_sum_of_those_of_the_images(digits, process):
+    network = SplineFlowConfig(resolution=8, n_transforms=1, width=8) if process == MaximumLikelihood() else NETWORK
+    model = NetworkModel(process, replace(CONFIG, network=network))
+    model._new_network(0)
+    model.net.eval()
+    images, weights = torch.from_numpy(digits[:6]), torch.tensor([0.5, 2.0, 0.0, 1.0, 1.5, 1.0])
+    with torch.no_grad():  # the last layer starts as nothing, and so would the gradients of all others
+        model._flat.add_(torch.randn(model._flat.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
+    model._loss(images, torch.Generator().manual_seed(0), weights).backward()
+    found = model._flat.grad.clone()
+    x = to_unit(images).permute(0, 3, 1, 2)
+    level_noise, noise = numbers_of_a_batch(process, x)
+    by_hand = torch.zeros_like(found)
+    for i, weight in enumerate(weights):
+        model._flat.grad.zero_()
+        process.loss_terms(model.net, x[i : i + 1], level_noise[i : i + 1], noise[i : i + 1]).mean().backward()
+        by_hand += weight / len(images) * model._flat.grad
+    assert by_hand.norm() > 0
+    torch.testing.assert_close(found, by_hand, rtol=1e-3, atol=1e-5 * by_hand.abs().max().item())
+
+
+class Recording(NetworkModel):
+    """Remembers the images and weights of its batches."""
+
+    def _loss(self, images, rng, weights=None):
+        self.seen = [*getattr(self, "seen", []), (images, weights)]
+        return super()._loss(images, rng, weights)
+
+
+def test_images_carry_the_weights_of_their_parts(digits):
+    black, white = np.zeros((30, 8, 8, 1), np.uint8), np.full((20, 8, 8, 1), 255, np.uint8)
+    parts, rows = (black, white), (np.arange(30), np.arange(10))
+    model = Recording(EDM(n_steps=2), CONFIG).fit(TrainingSet(parts, rows, (1.0, 5.0)), seed=0)
+    images, weights = (torch.cat(batches) for batches in zip(*model.seen, strict=True))
+    torch.testing.assert_close(weights, torch.where(images[:, 0, 0, 0] == 255, 2.5, 0.5))
+    assert weights.mean() == pytest.approx(1, rel=1e-6)  # the 320 images are eight whole shuffles
+    plain = Recording(EDM(n_steps=2), CONFIG).fit(TrainingSet(parts, rows), seed=0)
+    assert all(weights is None for _, weights in plain.seen)
+    equal = new_edm(replace(CONFIG, n_images_initial=64)).fit(TrainingSet(parts, rows, (3.0, 3.0)), seed=0)
+    same = new_edm(replace(CONFIG, n_images_initial=64)).fit(TrainingSet(parts, rows), seed=0)
+    for p, q in zip(equal.net.parameters(), same.net.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+def test_with_weight_0_on_a_part_the_loss_of_a_shuffle_is_that_of_the_other(digits):
+    class Brightness(EDM):  # draws nothing, so that the expectation over batches is a sum
+        def loss_terms(self, net, x, level_noise, noise):
+            return x.square()
+
+    model = NetworkModel(Brightness(), CONFIG)
+    model._new_network(0)
+    data = TrainingSet((digits[:40], digits[40:64]), (np.arange(40), np.arange(24)), (0.0, 1.0))
+    losses = [
+        model._loss(torch.from_numpy(data[i]), torch.Generator(), torch.from_numpy(data.item_weights(i))).item()
+        for i in shuffled_batches(64, 64, 16, seed=0)
+    ]
+    assert np.mean(losses) == pytest.approx(np.mean(to_unit(digits[40:64]).astype(float) ** 2), rel=1e-6)
+    assert np.std(losses) > 0
+
+
+@pytest.mark.parametrize("n", [2, 7])
+def test_the_shares_of_a_team_add_up_to_the_weighted_loss(digits, n):
+    model = new_edm(replace(CONFIG, network=replace(NETWORK, dropout=0.0)))
+    model._new_network(0)
+    images, weights = torch.from_numpy(digits[:n]), torch.arange(n) * 1.0
+
+    def loss(team):
+        model.team = team
+        return model._loss(images, torch.Generator().manual_seed(0), weights).item()
+
+    assert sum(loss(Team(rank, 3)) for rank in range(3)) == pytest.approx(loss(Team()), rel=1e-5)

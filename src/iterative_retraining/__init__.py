@@ -1,0 +1,67 @@
+"""Iterative retraining of generative models on their own data: Algorithm 1, its parts by name, and its runs."""
+
+from iterative_retraining.config import RunConfig
+from iterative_retraining.datasets import DATASETS, load_dataset
+from iterative_retraining.errors import ConfigError, DataError, RunError, UserError
+from iterative_retraining.experiment import Experiment, open_experiment
+from iterative_retraining.interfaces import Dataset, FeatureSpace, Metric, Model, ModelFamily, Run, Scheme
+from iterative_retraining.metrics import METRICS, ImageMetrics
+from iterative_retraining.metrics.features import FEATURES, build_features
+from iterative_retraining.models import MODELS, build_model, resolve_options
+from iterative_retraining.models.gain import sampler_gain
+from iterative_retraining.retrain import GenerationRecord, retrain
+from iterative_retraining.runs.memory import MemoryRun
+from iterative_retraining.runs.results import find_results, read_floor, read_runs
+from iterative_retraining.schemes import (
+    SCHEMES,
+    Accumulate,
+    AccumulateSubsample,
+    Fresh,
+    FullySynthetic,
+    Mix,
+    Weighted,
+    build_scheme,
+)
+from iterative_retraining.training_set import TrainingSet
+
+__all__ = [
+    "DATASETS",
+    "FEATURES",
+    "METRICS",
+    "MODELS",
+    "SCHEMES",
+    "Accumulate",
+    "AccumulateSubsample",
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "Experiment",
+    "FeatureSpace",
+    "Fresh",
+    "FullySynthetic",
+    "GenerationRecord",
+    "ImageMetrics",
+    "MemoryRun",
+    "Metric",
+    "Mix",
+    "Model",
+    "ModelFamily",
+    "Run",
+    "RunConfig",
+    "RunError",
+    "Scheme",
+    "TrainingSet",
+    "UserError",
+    "Weighted",
+    "build_features",
+    "build_model",
+    "build_scheme",
+    "find_results",
+    "load_dataset",
+    "open_experiment",
+    "read_floor",
+    "read_runs",
+    "resolve_options",
+    "retrain",
+    "sampler_gain",
+]

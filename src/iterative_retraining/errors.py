@@ -35,13 +35,15 @@ class NonFiniteLossError(UserError, FloatingPointError):
     """A training loss was NaN or infinite; the message names the step and the last finite loss."""
 
 
-def refuse_unknown(kind: str, given: Iterable[object], allowed: Collection[str]) -> None:
-    """Raises ConfigError at the first of ``given`` that is not among ``allowed``; ``kind`` says what they are."""
+def refuse_unknown(kind: str, given: Iterable[object], allowed: Collection[str], *, of: str = "") -> None:
+    """Raises ConfigError at the first of ``given`` that is not among ``allowed``; ``kind`` says what they are, ``of``
+    whose."""
     for value in given:
         if value not in allowed:
             close = difflib.get_close_matches(str(value), allowed, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"unknown {kind} {value!r}; allowed: {', '.join(allowed) or 'none'}{hint}")
+            what = f"{kind} {value!r}" + (f" of {of}" if of else "")
+            raise ConfigError(f"unknown {what}; allowed: {', '.join(allowed) or 'none'}{hint}")
 
 
 def find(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:

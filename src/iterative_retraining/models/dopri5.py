@@ -1,6 +1,6 @@
 """The Runge-Kutta method of Dormand and Prince (1980), in which every item of a batch has steps of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from scipy.integrate import RK45
@@ -14,8 +14,14 @@ STAGES = [
 NODES, ERROR = [*RK45.C[1:].tolist(), 1.0], RK45.E.tolist()
 
 
-def dopri5(velocity: Callable[[Tensor, Tensor], Tensor], start: Tensor, tolerance: float) -> Tensor:
-    """The flow dx/dt = v(x, t) from ``start`` (B, ...) at t = 0 to t = 1, float64; ``velocity`` takes t (B,).
+def dopri5(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    times: Sequence[float] = (0.0, 1.0),
+    *,
+    tolerance: float,
+) -> Tensor:
+    """The flow dx/dt = v(x, t) from ``start`` (B, ...) at the first of ``times`` to the last, float64; takes t (B,).
 
     A step of an item is kept if the root mean square of its error, in units of tolerance (1 + |x|), is at most 1
     (Hairer, Norsett and Wanner 1993, II.4, whose control of the next step this is). No item's steps depend on those
@@ -24,12 +30,13 @@ def dopri5(velocity: Callable[[Tensor, Tensor], Tensor], start: Tensor, toleranc
 
     Raises FloatingPointError if the tolerance cannot be reached.
     """
-    x, t = start.double(), torch.zeros(len(start), dtype=torch.float64, device=start.device)
+    x, last = start.double(), times[-1]
+    t = torch.full((len(start),), times[0], dtype=torch.float64, device=start.device)
     h, slope = torch.full_like(t, tolerance ** (1 / 5)), velocity(x, t)
-    while (going := t < 1).any():
+    while (going := t < last).any():
         if (going & (h < 1e-12)).any():
             raise FloatingPointError(f"tolerance = {tolerance} cannot be reached; take a larger one")
-        step = torch.minimum(h, 1 - t)  # 0 for an item that has arrived
+        step = torch.minimum(h, last - t)  # 0 for an item that has arrived
         slopes = [slope]
         for node, weights in zip(NODES, STAGES, strict=True):
             end = x + wide(step, x) * sum(w * s for w, s in zip(weights, slopes, strict=True))

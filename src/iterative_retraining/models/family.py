@@ -159,7 +159,7 @@ def resolved_options(
     if network and family.networks:
         refuse_unknown("network", [network], family.networks)
     defaults = family.defaults(network)
-    of = f"option of model {family.name!r}" + (f" with network {network!r}" if network else "")
-    refuse_unknown(of, options, sorted(defaults))
+    of = f"model {family.name!r}" + (f" with network {network!r}" if network else "")
+    refuse_unknown("option", options, sorted(defaults), of=of)
     defaults |= {name: value for name, value in changed.items() if name in defaults}
     return family.checked(defaults | dict(options), item_shape)

@@ -1,6 +1,5 @@
 """Conditional flow matching (Lipman et al. 2023; Tong et al. 2024): straight paths from noise to data."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +7,13 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from iterative_retraining.models.dopri5 import dopri5
 from iterative_retraining.models.family import NetworkFamily
+from iterative_retraining.models.paths import GaussianPaths, check_levels
 from iterative_retraining.models.process import Draw, Net, check_choice, check_numbers, evaluate, wide
+from iterative_retraining.models.solvers import SOLVERS, Field, karras_levels
 
-Velocity = Callable[[Tensor, float | Tensor], Tensor]  # of x (B, ...), float64, and the time t, one or (B,); like x
 COUPLINGS = ("optimal_transport", "independent")
-SOLVERS = ("rk4", "dopri5")
+SPACINGS = ("time", "karras")
 
 
 def couple(x: Tensor, noise: Tensor) -> Tensor:
@@ -33,43 +32,36 @@ def couple(x: Tensor, noise: Tensor) -> Tensor:
     return noise[torch.arange(len(noise), device=noise.device)[:, None], order]
 
 
-def integrate(velocity: Velocity, noise: Tensor, *, solver: str, n_steps: int, tolerance: float) -> Tensor:
-    """The flow dx/dt = v(x, t) from ``noise`` (B, ...) at t = 0 to t = 1, in float64.
-
-    ``rk4``: ``n_steps`` of the classical Runge-Kutta method, 4 evaluations each. ``dopri5``: see
-    `iterative_retraining.models.dopri5.dopri5`. In both an item is the same in any batch.
-    """
-    if solver == "dopri5":
-        return dopri5(velocity, noise, tolerance)
-    x, h = noise.double(), 1 / n_steps
-    for step in range(n_steps):
-        t = step * h
-        first = velocity(x, t)
-        second = velocity(x + h / 2 * first, t + h / 2)
-        third = velocity(x + h / 2 * second, t + h / 2)
-        fourth = velocity(x + h * third, t + h)
-        x = x + h / 6 * (first + 2 * second + 2 * third + fourth)
-    return x
-
-
 @dataclass(frozen=True, kw_only=True)
-class FlowMatching:
+class FlowMatching(GaussianPaths):
     """Flow matching without smoothing around the paths, sigma = 0 in Tong et al. (2024); the network sees time_scale t.
 
-    coupling: "optimal_transport" within each batch (OT-CFM), or "independent" (I-CFM). solver, n_steps, tolerance: see
-    `integrate`; n_steps belongs to rk4, tolerance to dopri5.
+    coupling: "optimal_transport" within each batch (OT-CFM), or "independent" (I-CFM). spacing: "time", n_steps equal
+    steps from t = 0 to 1, for a solver in time (one that adapts has steps of its own); "karras", the levels of
+    `karras_levels` at t = 1 / (1 + sigma), for all solvers: sigma_min, sigma_max, rho and start_data_std are theirs.
     """
 
     coupling: str = "optimal_transport"
     time_scale: float = 1000.0
     solver: str = "rk4"
     n_steps: int = 8
-    tolerance: float = 1e-5
+    spacing: str = "time"
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
 
     def __post_init__(self) -> None:
         check_choice("coupling", self.coupling, COUPLINGS)
-        check_choice("solver", self.solver, SOLVERS)
-        check_numbers(self, counts=("n_steps",), positive=("time_scale", "tolerance"))
+        check_choice("spacing", self.spacing, SPACINGS)
+        check_numbers(self, positive=("time_scale",))
+        self.check_sampler()
+        check_levels(self)
+        if self.spacing == "time" and not SOLVERS[self.solver].in_time:
+            in_time = ", ".join(name for name, solver in SOLVERS.items() if solver.in_time)
+            raise ValueError(
+                f"solver = {self.solver!r} is not allowed with spacing = 'time', whose first level sigma is infinite; "
+                f"allowed: {in_time}, or spacing = 'karras'"
+            )
 
     def couple_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """See `couple`."""
@@ -81,10 +73,22 @@ class FlowMatching:
         x_t = wide(1 - t, x) * noise + wide(t, x) * x
         return (net(x_t, self.time_scale * t) - (x - noise)).square()
 
-    def sample(self, net: Net, draw: Draw) -> Tensor:
-        """`integrate` from ``draw(0)``."""
-        how = {"solver": self.solver, "n_steps": self.n_steps, "tolerance": self.tolerance}
-        return integrate(lambda x, t: evaluate(net, x, self.time_scale * t), draw(0), **how)
+    def noise_levels(self) -> Tensor:
+        """See `karras_levels`; with spacing = "time" the levels (1 - t) / t, the first infinite."""
+        if self.spacing == "karras":
+            return karras_levels(self.n_steps, self.sigma_min, self.sigma_max, self.rho)
+        t = torch.linspace(0, 1, self.n_steps + 1, dtype=torch.float64)
+        return (1 - t) / t
+
+    def field(self, net: Net) -> Field:
+        """Of the network, which is the velocity."""
+        return Field.of_velocity(lambda x_t, t: evaluate(net, x_t, self.time_scale * t))
+
+    def integrate(self, field: Field, draw: Draw) -> Tensor:
+        """See `GaussianPaths.integrate`; with spacing = "time" the whole flow, from noise at t = 0 to data at t = 1."""
+        if self.spacing == "karras":
+            return super().integrate(field, draw)
+        return self._in_time(field.velocity, draw(0).double(), [k / self.n_steps for k in range(self.n_steps + 1)])
 
 
 FLOW_MATCHING_FAMILY = NetworkFamily("flow_matching", "flow matching", FlowMatching)

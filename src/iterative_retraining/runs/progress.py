@@ -24,7 +24,7 @@ def is_live() -> bool:
 
 
 def opening_lines(run: Run | SharedRun, n_retrain: int) -> str:
-    """What a run is and what is left of it, to say before it trains; a second line for what differs from before."""
+    """What a run is and what is left of it, to say before it trains; then what there is to note."""
     identity = {key: value for key, value in run.config.identity().items() if value not in (None, "", {})}
     options = identity.pop("options", {})
     about = ", ".join(f"{key} {value}" for key, value in identity.items() if key not in ("dataset", "model", "scheme"))
@@ -33,8 +33,9 @@ def opening_lines(run: Run | SharedRun, n_retrain: int) -> str:
         f"{run.config.model} on {run.config.dataset}, scheme {run.config.scheme}, {about}; "
         f"{len(options)} options of the model are in {run.path / 'config.json'}",
     ]
-    note = resume_note(run.path) if len(run.rows) <= n_retrain else ""
-    return "\n".join([*lines, f"note: {note}"] if note else lines)
+    n = run.config.n_real or run.config.data.counts["train"]
+    resumed = resume_note(run.path) if len(run.rows) <= n_retrain else ""
+    return "\n".join([*lines, *(f"note: {note}" for note in (run.config.built_scheme.notice(n), resumed) if note)])
 
 
 class ProgressDisplay:

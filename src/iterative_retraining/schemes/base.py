@@ -20,8 +20,8 @@ class BaseScheme:
     @property
     def id_part(self) -> str:
         """Its name, lam if it has one, and what is not as by default: "mix-lam0.5"."""
-        own = [f for f in fields(self) if f.name == "lam" or getattr(self, f.name) != f.default]
-        return "-".join([self.name, *(f"{f.name}{getattr(self, f.name):g}" for f in own)])
+        own = [f.name for f in fields(self) if f.name == "lam" or getattr(self, f.name) != f.default]
+        return "-".join([self.name, *(f"{key}{_short(getattr(self, key))}" for key in own)])
 
     def n_samples(self, n_real: int) -> int:
         """As many as there are real data."""
@@ -67,3 +67,7 @@ def first_rows(samples: np.ndarray, n: int) -> np.ndarray:
     if len(samples) < n:
         raise ValueError(f"the scheme needs {n} samples of a generation, {len(samples)} are at hand")
     return np.arange(n)
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

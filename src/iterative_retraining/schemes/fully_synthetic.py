@@ -16,7 +16,7 @@ class FullySynthetic(BaseScheme):
 
     name = "fully_synthetic"
     label = "fully synthetic"
-    order = 1e6
+    order = -1.0
     style: ClassVar[Mapping[str, Any]] = {
         "color": "#d55e00",
         "linestyle": "--",

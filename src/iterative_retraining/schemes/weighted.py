@@ -17,6 +17,8 @@ class Weighted(LamScheme):
 
     w is ``real_weight``; 1 / (1 + lam) makes it the mix. At lam = 1 and with new real data every time the best w is
     1 over the golden ratio, 0.618 (He, Xu and Cheng 2025); here the real data stay the same.
+    For flow matching take the coupling "independent" with it: a weight counts an item's noise too, which is Gaussian on
+    the whole only where it does not depend on the item.
     Raises ValueError for parameters that are not allowed.
     """
 

@@ -1,4 +1,4 @@
-"""Figures of the Gaussian chapters: laws of the estimates over chains."""
+"""Figures of the Gaussian chapters: distributions of the estimates over chains."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from iterative_retraining.studies.plots.style import PALETTE, arm_style
 
 
-def std_laws(std: np.ndarray, simulated: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> Figure:
+def std_over_time(std: np.ndarray, simulated: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> Figure:
     """sigma_t on a log scale: some chains of ``std`` (T, n_chains) in grey, ``simulated`` summaries as points and their
     ``exact`` counterparts as lines, both (T,) by the same names."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")

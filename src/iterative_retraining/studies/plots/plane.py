@@ -10,7 +10,7 @@ from iterative_retraining.studies.plots.style import PALETTE
 
 
 def density_panels(truth: np.ndarray, rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]) -> Figure:
-    """Histograms of points (n, 2): the true law first, then a column a title; a row of ``rows`` an arm."""
+    """Histograms of points (n, 2): the real distribution first, then a column a title; a row of ``rows`` an arm."""
     shape = (len(rows), len(titles) + 1)
     figure, axes = plt.subplots(*shape, figsize=(1.6 * shape[1], 1.75 * shape[0]), squeeze=False, layout="constrained")
     for axis_row, (name, columns) in zip(axes, rows.items(), strict=True):

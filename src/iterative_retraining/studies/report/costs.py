@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from iterative_retraining.models import build_model, resolve_options
-from iterative_retraining.models.process import Process
+from iterative_retraining.models.gain import evaluations
 from iterative_retraining.retrain import N_PREVIEW
 
 TRAINING_FACTOR = 3  # a training step is a forward pass, and a backward pass of twice its operations
@@ -74,20 +73,6 @@ def forward_flops(network: Any) -> int:
         net = network.build().eval()
         net(torch.empty(1, network.colours, network.resolution, network.resolution), torch.empty(1))
     return counter.get_total_flops()
-
-
-def evaluations(process: Process) -> int | None:
-    """How often a process asks the network for one sample, counted while it samples a number; None if it adapts."""
-    if getattr(process, "solver", "") == "dopri5":
-        return None
-    levels = []
-
-    def net(x: Tensor, level: Tensor) -> Tensor:
-        levels.append(level)
-        return torch.zeros_like(x)
-
-    process.sample(net, lambda k: torch.zeros(1, 1))
-    return len(levels)
 
 
 def cost_table(costs: Mapping[str, Cost], flops_per_second: float, throughput: Mapping[str, Sequence[float]]) -> str:

@@ -123,11 +123,9 @@ _EPOCHS = "20 epochs, our choice; the code counts budgets in images, as here"
 _SET = dict.fromkeys(("n_real", "resolution"), "the training set")
 _COMMON = dict.fromkeys((*FLAGS, "weights"), _CODE) | {"n_images": _EPOCHS, **_SET}
 _EDM = _COMMON | {
-    "weights_url": "Karras et al. (2022), published networks",
     "latents": f"{_CODE}: the sampler is deterministic and its seeds are 0 to N - 1 in every generation",
 }
 _OTCFM = _COMMON | {
-    "weights_url": "Tong et al. (2024), release 1.0.4 of torchcfm",
     "ema_halflife_images": f"{_CODE}: 0.9999 a step",
     "latents": "not known here; fresh assumed",
 }
@@ -139,7 +137,6 @@ _DDPM = {
     "n_images": _EPOCHS,
     **_SET,
     "weights": "the network of Ho et al. (2020), as diffusers reads it; the authors' own checkpoint is private",
-    "weights_url": "Hugging Face, google/ddpm-cifar10-32",
 }
 _EDM_FLAGS = {
     "batch_size": 256,

@@ -1,4 +1,4 @@
-"""Parametric families whose expectations can be computed: laws as weighted points, log-densities for torch.func."""
+"""Families whose expectations can be computed: distributions as weighted points, log-densities for torch.func."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ QUADRATURE_RANGE = 38.0  # of t in x = centre + scale sinh(t): beyond it even Ca
 
 @dataclass(frozen=True)
 class Points:
-    """A law as weighted points: x (N, D) and weights (N,) that sum to 1, so that E f = sum of weights times f(x)."""
+    """A distribution as weighted points: x (N, D), weights (N,) that sum to 1; E f is the sum of weights times f(x)."""
 
     x: Tensor
     weights: Tensor
@@ -62,12 +62,12 @@ class Family(Protocol):
         """Log-density of x (N, D) at parameters theta (P,), (N,); differentiable in both."""
 
     def points(self, theta: Tensor) -> Points:
-        """The law p_theta."""
+        """The distribution p_theta."""
 
 
 @dataclass(frozen=True)
 class LocationScale:
-    """The laws of mu + exp(s) Z on the line, theta = (mu, s), with Z of the named law.
+    """The distributions of mu + exp(s) Z on the line, theta = (mu, s), with Z of the named one.
 
     base: "normal", "logistic", or "student" with ``degrees`` of freedom.
     """
@@ -171,7 +171,7 @@ class GaussianFamily:
         return x @ vector + (x @ matrix * x).sum(dim=1) - log_normaliser
 
     def points(self, theta: Tensor) -> Points:
-        """2 D points with the law's mean and covariance: exact for what is quadratic in x, as the Hessian here is."""
+        """2 D points with the same mean and covariance: exact for what is quadratic in x, as the Hessian here is."""
         mean, cov = self.unpack(theta)
         return sigma_points(mean, cov)
 

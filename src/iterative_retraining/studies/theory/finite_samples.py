@@ -1,5 +1,7 @@
 """Retraining with finitely many data where everything is exact: the mean of a Gaussian whose variance is known.
 
+A simulation of the estimates' distribution by sufficient statistics, not a run of `retrain`, whose estimates have the
+same distribution (tested): no sample is drawn but where a scheme draws again from its own samples.
 Errors are in units of sigma^2 / n, the variance of the maximum-likelihood estimate from the real data alone. All closed
 forms are derived in the chapter on finite samples.
 """

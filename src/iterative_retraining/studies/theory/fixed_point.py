@@ -1,7 +1,7 @@
 """Theorem 1, measured: curvatures A and B, the Jacobian of retraining, alpha, L, epsilon, and the rates they give.
 
 A = E_data of the Hessian of log p at theta*, B = the same under the model itself, theta* the maximum of E_data log p.
-All in float64. Expectations are weighted sums over `Points`: exact for Gaussians, quadrature for other laws on a line.
+All in float64. Expectations are weighted sums over `Points`: exact for Gaussians, else quadrature on a line.
 """
 
 import math
@@ -123,8 +123,8 @@ def lipschitz(family: Family, theta: Tensor, low: float, high: float, *, n: int 
     return norms.max().item(), norms.max().item() + steepest / 2
 
 
-def wasserstein1(first: Points, second: Points) -> float:
-    """W_1 of two laws on the line, eps of Theorem 1: exact for the weighted points."""
+def wasserstein1_of_points(first: Points, second: Points) -> float:
+    """W_1 of two distributions on the line, eps of Theorem 1: exact for the weighted points."""
     arrays = (p.x[:, 0].numpy() for p in (first, second))
     return float(stats.wasserstein_distance(*arrays, first.weights.numpy(), second.weights.numpy()))
 
@@ -172,7 +172,7 @@ def retrain_exactly(family: Family, theta: Tensor, lam: float, n_retrain: int, *
 
 @dataclass(frozen=True)
 class Constants:
-    """What Theorem 1 is made of, for one family and one law: see `constants`."""
+    """What Theorem 1 is made of, for one family and one distribution of the data: see `constants`."""
 
     theta: Tensor
     ratios: np.ndarray
@@ -202,7 +202,7 @@ def constants(family: Family, start: Tensor, ball: tuple[float, float], *, data:
     """theta* near ``start`` (P,), the eigenvalues of A^-1 B, alpha, L for x in ``ball`` (upper end), eps = W_1."""
     theta = maximise(family, start, data)
     a, b = curvatures(family, theta, data=data)
-    eps = wasserstein1(family.points(theta), data)
+    eps = wasserstein1_of_points(family.points(theta), data)
     return Constants(theta, ratios(a, b), strong_concavity(a), lipschitz(family, theta, *ball)[1], eps)
 
 

@@ -43,8 +43,8 @@ class _Calls(torch.nn.Module):
         self.flow = flow
 
     def forward(self, points: Tensor, image: bool) -> Tensor:
-        law = self.flow()
-        return law.transform.inv(points) if image else law.log_prob(points)
+        distribution = self.flow()
+        return distribution.transform.inv(points) if image else distribution.log_prob(points)
 
 
 class FlowFamily:
@@ -69,7 +69,7 @@ class FlowFamily:
         return self._call(theta, x, False)
 
     def points(self, theta: Tensor) -> Points:
-        """The law p_theta: a grid over the flow's Gaussian, mapped."""
+        """The distribution p_theta: a grid over the flow's Gaussian, mapped."""
         return Points(self._call(theta, self._base.x, True), self._base.weights)
 
     def sample(self, theta: Tensor, n: int, seed: int) -> Tensor:

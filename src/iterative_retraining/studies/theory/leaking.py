@@ -1,10 +1,11 @@
 """A family that is not smooth, on which accumulating data does not help: it collapses although real data are kept.
 
-p_theta is uniform on [theta, theta + 1], the real law p_0. But the family also holds, for every c outside [0, 1], the
-law q_c: half its mass uniform on [-1/2, 3/2], half on c -+ w(c), w = exp(-1/d^2) at the distance d of c from [0, 1].
-Real data never fall there, so the maximum of the likelihood is p_theta with theta = O(1/n): better than any smooth
-family can do. A model's own samples leak outside [0, 1], and one leak is enough for q_c. The construction is ours; that
-such families exist is due to Barzilai and Shamir (2025).
+p_theta is uniform on [theta, theta + 1], the real distribution p_0. But the family also holds, for every c outside
+[0, 1], the distribution q_c: half its mass uniform on [-1/2, 3/2], half on c -+ w(c), w = exp(-1/d^2) at the distance d
+of c from [0, 1]. Real data never fall there, so the maximum of the likelihood is p_theta with theta = O(1/n): better
+than any smooth family can do. A model's own samples leak outside [0, 1], and one leak is enough for q_c. The
+construction is ours; that such families exist is due to Barzilai and Shamir (2025). Many chains at once, with the
+maximum in closed form, and not by `retrain`.
 """
 
 import numpy as np

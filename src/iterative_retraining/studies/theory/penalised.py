@@ -22,7 +22,7 @@ Objective = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Retraining:
+class PenalisedRetraining:
     """Retraining of ``family`` with infinitely many data and a penalty ``decay`` on its weights theta (P,)."""
 
     family: Family
@@ -74,9 +74,9 @@ class Retraining:
 
     def distance(self, theta: Tensor, other: Tensor) -> float:
         """The root mean square of log p_theta - log p_other under p_other: how far apart two outputs are."""
-        law = self.family.points(other)
-        gap = self.family.log_prob(theta, law.x) - self.family.log_prob(other, law.x)
-        return law.mean(gap**2).sqrt().item()
+        points = self.family.points(other)
+        gap = self.family.log_prob(theta, points.x) - self.family.log_prob(other, points.x)
+        return points.mean(gap**2).sqrt().item()
 
     def _objective(self, lam: float, own: Points) -> Objective:
         check_lam(lam)

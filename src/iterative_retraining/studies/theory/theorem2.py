@@ -1,6 +1,7 @@
 """Theorem 2, measured: how far finite samples and early stopping push a retraining from that with infinitely many data.
 
-Location-scale families on the line, many chains at once: theta (C, 2), data (C, N), float64.
+Location-scale families on the line, many chains at once: theta (C, 2), data (C, N), float64. Every sample is drawn, but
+not by `retrain`: the maximum of each likelihood is found by Newton's method for all chains together.
 """
 
 import math
@@ -24,16 +25,16 @@ LONGEST_STEP = 0.5
 
 @dataclass(frozen=True)
 class Study:
-    """What is retrained: a family, the law of the data (its quadrature, and itself for draws), and lam."""
+    """What is retrained: a family, the distribution of the data (its quadrature, and itself for draws), and lam."""
 
     family: LocationScale
-    law: Points
+    data: Points
     real: stats.rv_continuous
     lam: float
 
     def exactly(self, theta: Tensor, n_retrain: int) -> Tensor:
         """theta_0..theta_n (n_retrain + 1, 2) with infinitely many data, from theta (2,)."""
-        return retrain_exactly(self.family, theta, self.lam, n_retrain, data=self.law)
+        return retrain_exactly(self.family, theta, self.lam, n_retrain, data=self.data)
 
     def draw(self, n_chains: int, n: int, rng: np.random.Generator) -> Tensor:
         """Real data of each chain, (n_chains, n)."""
@@ -166,9 +167,12 @@ class Bound:
     eps_opt: float = 0.0
 
     def terms(self, n_retrain: int, start: float) -> dict[str, np.ndarray]:
-        """Theorem 2 for t = 0..n_retrain, term by term; ``start`` = |theta_0 - theta*|. Their sum is the bound."""
+        """Theorem 2 for t = 0..n_retrain, term by term; ``start`` = |theta_0 - theta*|. Their sum is the bound.
+
+        The sum of rho^i runs over i <= t; at t = 0, where nothing has been retrained, the bound is ``start``.
+        """
         t = np.arange(n_retrain + 1)
-        sums = np.concatenate([[0.0], np.cumsum(self.rho ** np.arange(n_retrain))])
+        sums = np.where(t > 0, np.cumsum(self.rho**t), 0.0)
         statistical = tail(self.a, self.b, self.n, self.delta / np.maximum(t, 1)) * sums
         return {"iterative": start * self.rho**t, "statistical": statistical, "optimisation": self.eps_opt * sums}
 

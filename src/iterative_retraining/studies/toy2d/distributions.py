@@ -1,4 +1,4 @@
-"""Laws in the plane with exact densities, scores and samples, at every noise level."""
+"""Distributions in the plane with exact densities, scores and samples, at every noise level."""
 
 from dataclasses import dataclass
 
@@ -56,8 +56,8 @@ ARC = GaussianMixture(((-1.6, 1.0), (-0.8, 0.0), (0.0, -0.4), (0.8, 0.0), (1.6, 
 _ARM = np.linspace(0.15, 1.1, 20)  # distances from the centre
 _TURNS = np.arange(5)[:, None] * 2 * np.pi / 5 + 1.5 * _ARM
 
-# Figures 3 and 4 of the paper show densities over retrainings in the plane; their laws' exact form is not at hand.
-LAWS = {
+# Figures 3 and 4 of the paper show densities in the plane; the documents at hand do not say of which distributions.
+DISTRIBUTIONS = {
     # eight modes on the unit circle, four standard deviations of a mode apart from their neighbours' edges
     "eight_gaussians": GaussianMixture(_points(np.cos(_EIGHTHS), np.sin(_EIGHTHS)), std=0.08),
     # two half circles of radius 0.7, each 40 Gaussians: half a standard deviation apart, so a smooth arc

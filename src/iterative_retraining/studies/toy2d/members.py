@@ -148,7 +148,7 @@ class _Call(torch.nn.Module):
         return self.function(self.flow(), x)
 
 
-# Levels run from about -2 to 2 in all of them; for the plane's laws, whose coordinates have a variance of about 0.5.
+# Levels run from about -2 to 2 in all of them; for distributions whose coordinates have a variance of about 0.5.
 PLANE_FAMILIES: dict[str, Members] = {
     "ddpm": ProcessMembers(DDPM(time_scale=0.004, n_steps=50, clip=False)),
     "edm": ProcessMembers(EDM(sigma_data=0.6, sigma_max=20.0, n_steps=40)),

@@ -1,4 +1,4 @@
-"""Metrics of points in the plane against a law that is known: distances, and what is left of its modes."""
+"""Metrics of points in the plane against a known target distribution: distances, and what is left of its modes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,9 @@ import pandas as pd
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from iterative_retraining.studies.report.comparisons import LABELS, arm_label, interval
+from iterative_retraining.studies.report.arms import arm_label
+from iterative_retraining.studies.report.comparisons import interval
+from iterative_retraining.studies.report.labels import label_of
 from iterative_retraining.studies.toy2d.distributions import GaussianMixture
 
 N_PROJECTIONS = 64
@@ -18,21 +20,21 @@ NAMES = ("energy_distance", "sliced_w2", "w2", "kernel_nll", "spread", "radius",
 
 
 class PlaneMetrics:
-    """Measures points (n, 2) against ``n`` fresh draws of ``law``, which are the same for all.
+    """Measures points (n, 2) against ``n`` fresh draws of ``target``, which are the same for all.
 
     energy_distance: 2 E|X - Y| - E|X - X'| - E|Y - Y'|, without the zeros of equal points (Szekely and Rizzo 2013); it
     can be slightly below 0. sliced_w2: root mean square over 64 directions of the W_2 of the projections (POT). w2: the
     W_2 between the first 500 of either set, exactly (POT). kernel_nll: the negative log-likelihood in nats of the fresh
     draws under a Gaussian kernel estimate from the points, of the bandwidth that is best for real data. spread: root
-    mean square distance per coordinate from the nearest mean of the law; radius: mean distance from the origin; modes:
-    the share of its means that are nearest to at least a quarter of their fair share of the points.
+    mean square distance per coordinate from the nearest mean of the target; radius: mean distance from the origin;
+    modes: the share of its means that are nearest to at least a quarter of their fair share of the points.
     """
 
-    def __init__(self, law: GaussianMixture, n: int, *, seed: int) -> None:
-        self.law, self.reference, self.means = law, law.sample(n, seed=seed), np.asarray(law.means)
+    def __init__(self, target: GaussianMixture, n: int, *, seed: int) -> None:
+        self.target, self.reference, self.means = target, target.sample(n, seed=seed), np.asarray(target.means)
         self._within = _mean_distance(cdist(self.reference, self.reference), n * (n - 1))
         self._projections = ot.sliced.get_random_projections(2, N_PROJECTIONS, seed=0)
-        real = cdist(law.sample(n, seed=seed + 1), self.reference)
+        real = cdist(target.sample(n, seed=seed + 1), self.reference)
         self.bandwidth = min(BANDWIDTHS, key=lambda width: _kernel_nll(real, width))
 
     def __call__(self, x: np.ndarray) -> dict[str, float]:
@@ -54,8 +56,8 @@ class PlaneMetrics:
         }
 
     def floor(self, n: int, *, n_draws: int = 40, seed: int) -> dict[str, list[float]]:
-        """The values of ``n_draws`` sets of ``n`` draws from the law itself: real against real."""
-        rows = [self(self.law.sample(n, seed=seed + i)) for i in range(n_draws)]
+        """The values of ``n_draws`` sets of ``n`` draws from the target itself: real against real."""
+        rows = [self(self.target.sample(n, seed=seed + i)) for i in range(n_draws)]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -73,7 +75,7 @@ def ends_table(runs: pd.DataFrame, floor: Mapping[str, Sequence[float]], metrics
     """A Markdown table of the first and last generation by family and arm: mean over seeds ± 95 % t-interval."""
     ends = runs[runs.generation.isin([0, runs.generation.max()])]
     lines = [
-        f"| family | arm | retrainings | {' | '.join(LABELS[m] for m in metrics)} |",
+        f"| family | arm | retrainings | {' | '.join(label_of(m) for m in metrics)} |",
         "|---|---|---|" + "---|" * len(metrics),
     ]
     for (family, lam, scheme, t), table in ends.assign(lam=ends.lam.fillna(-1)).groupby(

@@ -1,4 +1,4 @@
-"""A study in the plane: all arms and seeds of one family at once, measured against a law that is known exactly."""
+"""A study in the plane: all arms and seeds of one family at once, measured against a target that is known exactly."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,9 +31,9 @@ class Found:
 
 @dataclass(frozen=True)
 class PlaneStudy:
-    """Every arm with every seed; a seed's real data, ``n_data`` draws of the law, are the same in all its arms."""
+    """Every arm with every seed; a seed's real data, ``n_data`` draws of the target, are the same in all its arms."""
 
-    law: GaussianMixture
+    target: GaussianMixture
     arms: tuple[Arm, ...]
     n_seeds: int
     n_data: int = 1000
@@ -47,13 +47,13 @@ class PlaneStudy:
     @cached_property
     def real(self) -> np.ndarray:
         """The real data of every member, (n, M, 2)."""
-        draws = [self.law.sample(self.n_data, seed=stage_seed(seed, 0, "real")) for *_, seed in self.plan]
+        draws = [self.target.sample(self.n_data, seed=stage_seed(seed, 0, "real")) for *_, seed in self.plan]
         return np.stack(draws, axis=1)
 
     @cached_property
     def measure(self) -> PlaneMetrics:
         """Against fresh draws, as many as a member has real data."""
-        return PlaneMetrics(self.law, self.n_data, seed=stage_seed(self.seed, 0, "reference"))
+        return PlaneMetrics(self.target, self.n_data, seed=stage_seed(self.seed, 0, "reference"))
 
     @cached_property
     def floor(self) -> dict[str, list[float]]:
@@ -66,9 +66,9 @@ class PlaneStudy:
         return slice(start, start + self.n_seeds)
 
     @property
-    def law_nll(self) -> float:
-        """The negative log-likelihood in nats of the fresh draws under the law itself: about its entropy."""
-        return -self.law.log_density(torch.from_numpy(self.measure.reference)).mean().item()
+    def target_nll(self) -> float:
+        """The negative log-likelihood in nats of the fresh draws under the target itself: about its entropy."""
+        return -self.target.log_density(torch.from_numpy(self.measure.reference)).mean().item()
 
     def cloud(self, found: Found, arm: Arm, generation: int) -> np.ndarray:
         """The samples of all seeds of an arm together, without stopped members, (n, 2)."""
@@ -101,13 +101,13 @@ class PlaneStudy:
 
     @torch.no_grad()
     def _exact_likelihoods(self, ensemble: Ensemble) -> list[dict[str, float]]:
-        """By member, where densities are exact: the negative log-likelihood of the fresh draws, and KL(law || model)
+        """By member, where densities are exact: the negative log-likelihood of the fresh draws, and KL(target || model)
         estimated by them, in nats."""
         members, x = ensemble.config.members, torch.from_numpy(self.measure.reference)
         if not isinstance(members, SplineMembers):
             return [{}] * len(ensemble)
         own = members.log_prob(ensemble.weights, x.float().expand(len(ensemble), *x.shape)).double()
-        nll, gaps = -own.mean(dim=1), (self.law.log_density(x) - own).mean(dim=1)
+        nll, gaps = -own.mean(dim=1), (self.target.log_density(x) - own).mean(dim=1)
         values = [{"nll": a, "kl": b} for a, b in zip(nll.tolist(), gaps.tolist(), strict=True)]
         return [dict.fromkeys(v, np.nan) if why else v for v, why in zip(values, ensemble.stopped, strict=True)]
 
@@ -117,23 +117,23 @@ def _name(family: str, scheme: str, lam: float, seed: int) -> str:
 
 
 @torch.no_grad()
-def score_errors(ensemble: Ensemble, law: GaussianMixture, sigmas: np.ndarray, *, n: int, seed: int) -> np.ndarray:
-    """How far an EDM ensemble's scores are from the law's at noise levels ``sigmas`` (S,), times sigma: (S, M).
+def score_errors(ensemble: Ensemble, target: GaussianMixture, sigmas: np.ndarray, *, n: int, seed: int) -> np.ndarray:
+    """How far an EDM ensemble's scores are from the target's at noise levels ``sigmas`` (S,), times sigma: (S, M).
 
-    Root mean square over ``n`` noisy draws of the law and both coordinates of sigma (s_theta - s), which is (D_theta -
-    D) / sigma; the exact score's own is about 1. Raises ValueError for members that are no denoisers.
+    Root mean square over ``n`` noisy draws of the target and both coordinates of sigma (s_theta - s), which is
+    (D_theta - D) / sigma; the exact score's own is about 1. Raises ValueError for members that are no denoisers.
     """
     members = ensemble.config.members
     if not isinstance(members, ProcessMembers) or not hasattr(members.process, "denoiser"):
         raise ValueError(f"score errors need an EDM, got {members}")
     denoise = members.process.denoiser(partial(members.network, ensemble.weights))
-    clean = torch.from_numpy(law.sample(n, seed=seed))
+    clean = torch.from_numpy(target.sample(n, seed=seed))
     noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, 2)))
     errors = []
     for sigma in sigmas.tolist():
         x = clean + sigma * noise
         each = x.float().expand(len(ensemble), n, 2).flatten(0, 1)
         found = denoise(each, torch.full((len(each),), sigma)).view(len(ensemble), n, 2).double()
-        gaps = (found - x) / sigma - sigma * law.score(x, sigma)
+        gaps = (found - x) / sigma - sigma * target.score(x, sigma)
         errors.append(gaps.square().mean(dim=(1, 2)).sqrt())
     return torch.stack(errors).numpy()
