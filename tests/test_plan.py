@@ -20,7 +20,7 @@ from plan import Work, chains, main, makespan, work_left
 from profiles import load_profile
 from speeds import Kind, measured_speeds
 
-N = 1797  # digits
+N = 1500  # digits
 DRAWN = N + 16
 EDM = {
     "description": "tiny",

@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from iterative_retraining.parameters import parse_value
+
 
 def execute(notebook: str, page: str, parameters: dict) -> None:
     """Runs ``notebook`` from the current directory and writes ``page``, whole or not at all: a page that is there stays
@@ -62,12 +64,7 @@ def main() -> None:
     parser.add_argument("page", help="the notebook to write")
     parser.add_argument("parameters", nargs="?", default="{}", help="a JSON object (default: {})")
     given = parser.parse_args()
-    try:
-        parameters = json.loads(given.parameters)
-    except ValueError as error:
-        raise ValueError(
-            f"the parameters {given.parameters} are not allowed: they are a JSON object ({error})"
-        ) from error
+    parameters = parse_value(given.parameters)
     if not isinstance(parameters, dict):
         raise ValueError(f"the parameters {given.parameters} are not allowed: they are a JSON object")
     if not Path(given.notebook).is_file():

@@ -14,7 +14,7 @@ import yaml
 
 from iterative_retraining.config import RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
-from iterative_retraining.metrics.features import FEATURES
+from iterative_retraining.metrics.features import AUTO, FEATURES
 from iterative_retraining.parameters import load_yaml
 from iterative_retraining.runs.origin import init_identity
 
@@ -253,7 +253,7 @@ def _check_beside_config(parameters: Mapping[str, Any]) -> None:
     if "n_retrain" not in parameters:
         raise ConfigError("key 'n_retrain' is missing, in the arm and in 'run'")
     check_count("n_retrain", parameters["n_retrain"], "it counts retrainings")
-    refuse_unknown("features", [parameters.get("features", "auto")], FEATURES)
+    refuse_unknown("features", [parameters.get("features", AUTO)], (AUTO, *FEATURES))
     check_count("keep_every", parameters.get("keep_every", 0), "it counts generations")
     check_count("checkpoint_images", parameters.get("checkpoint_images", 0), "it counts images")
     for name in PATHS:
