@@ -267,9 +267,7 @@ def test_published_spaces_take_mapped_images(tmp_path):
 
 @pytest.mark.parametrize("dataset", ["cifar10", "ffhq64"])
 def test_colour_images_need_weights_which_is_said_before_anything_is_read(tmp_path, dataset):
-    with pytest.raises(
-        ConfigError, match=r"Inception weights .* are missing: .* set features_weights"
-    ):
+    with pytest.raises(ConfigError, match=r"Inception weights .* are missing: .* set features_weights"):
         open_experiment(dataset=dataset, n_retrain=1, run_dir=tmp_path / "run")
 
 
