@@ -24,8 +24,8 @@ def cached_array(
     """The array (n, ...) that ``folder`` keeps as ``name``.npy, memory-mapped and read-only.
 
     If it is missing, truncated, changed in any byte or another array, ``make()`` makes it again. Any number of
-    processes may do so at once: a file appears whole or not at all. folder: by default `cache_folder`. Where it cannot be
-    written, a RuntimeWarning says so, and the array stays in memory.
+    processes may do so at once: a file appears whole or not at all. folder: by default `cache_folder`. Where it cannot
+    be written, a RuntimeWarning says so, and the array stays in memory.
     """
     path = Path(folder or cache_folder()) / f"{name}.npy"
     found = _load(path)
