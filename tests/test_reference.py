@@ -1,9 +1,12 @@
 """The reference of the package in the book: every module is in it, and docstrings read there as they stand."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 from docutils.core import publish_doctree
+
+import iterative_retraining
 
 from conftest import ROOT
 
@@ -35,7 +38,7 @@ def test_paragraphs_stay_apart():
 
 def test_every_module_has_its_place():
     text = extension.reference()
-    source = ROOT / "src" / "iterative_retraining"
+    source = Path(iterative_retraining.__file__).parent
     for path in source.rglob("*.py"):
         parts = path.relative_to(source.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
