@@ -36,9 +36,10 @@ Markdown(scale_note(scale))
 # - **state**: *complete*; *running*, a process holds its lock; *stopped*, by SIGTERM as a cluster sends it, or from the keyboard; *failed*, with the
 #   error as the last message; *interrupted*, killed without a word. All but *failed* go on with the same command, and most that failed do too.
 # - **attempts**: how often the run was started; every attempt after the first went on from the last complete generation.
-# - **code**: *current* if every generation was made by the code that is here now, apart from comments and layout; *stale* if not; *unknown* if
-#   the run is from before this was recorded; *reproduced to K* if either, but the code that is here now ran it again up to generation K and came to
-#   the same weights, samples and metrics, bit for bit: `python -m iterative_retraining.reproduce results/* --generations K`.
+# - **code**: *current* if every generation was made by the code that is here now, in all that such a run can reach; *stale* if not, with the
+#   functions and classes that have changed; *earlier code* if the run did not record them, such a run is to be replaced; *reproduced to K* if either,
+#   but the code that is here now ran it again up to generation K and came to the same weights, samples and metrics, bit for bit:
+#   `python -m iterative_retraining.reproduce results/* --generations K`.
 # - **commit**: that of each attempt; `+` where files differed from it.
 #
 # The same table in a terminal: `python -m iterative_retraining.status runs/cpu/*`.

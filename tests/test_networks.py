@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from iterative_retraining.models.networks.ddpmpp import UNet, UNetConfig, embed_level
+from iterative_retraining.models.networks.ddpmpp import GroupNorm, UNet, UNetConfig, embed_level
 
 CIFAR10 = UNetConfig()
 FFHQ64 = UNetConfig(resolution=64, multipliers=(1, 2, 2, 2), dropout=0.05)
@@ -67,3 +67,34 @@ def test_embedding_is_sines_and_cosines():
 def test_impossible_shapes_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         UNetConfig(**change)
+
+
+@pytest.mark.parametrize("shape", [(5, 32, 8, 8), (3, 12, 7, 5), (2, 64, 1, 1)])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_group_norm_in_sampling_is_that_of_torch_in_float64(shape, offset):
+    torch.manual_seed(0)
+    norm = GroupNorm(shape[1] // 4, shape[1], eps=1e-6)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = (offset + torch.randn(shape)).to(memory_format=torch.channels_last)
+    expected = torch.nn.functional.group_norm(
+        x.double(), norm.num_groups, norm.weight.double(), norm.bias.double(), norm.eps
+    ).float()
+    with torch.no_grad():
+        found = norm(x)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected, atol=2e-6 * (1 + offset**2), rtol=1e-5)
+    torch.testing.assert_close(norm(x), expected, atol=2e-6 * (1 + offset**2), rtol=1e-5)  # torch's own, with gradients
+
+
+def test_sums_are_taken_where_they_win_alone(monkeypatch):
+    taken = []
+    monkeypatch.setattr(GroupNorm, "_by_sums", lambda self, x: taken.append(tuple(x.shape)) or x)
+    norm, small = GroupNorm(2, 8), torch.randn(2, 8, 8, 8)
+    norm(small.to(memory_format=torch.channels_last))  # with gradients
+    with torch.no_grad():
+        norm(small)  # contiguous
+        norm(torch.randn(2, 8, 32, 32).to(memory_format=torch.channels_last))
+        assert not taken
+        norm(small.to(memory_format=torch.channels_last))
+    assert taken == [(2, 8, 8, 8)]

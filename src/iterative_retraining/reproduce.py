@@ -24,8 +24,9 @@ from iterative_retraining.config import RunConfig, check_count
 from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.experiment import Experiment, open_experiment
 from iterative_retraining.runs.directory import read_config, read_ledger
-from iterative_retraining.runs.provenance import add_reproduced, data_sha256, read_manifest, source_sha256
+from iterative_retraining.runs.provenance import add_reproduced, data_sha256, read_manifest
 from iterative_retraining.runs.publishing import CRATE, software, write_crate
+from iterative_retraining.runs.source import definitions, source_sha256
 
 HASHES = ("checkpoint_sha256", "samples_sha256")
 
@@ -190,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     n_images_initial = given.pop("n_images_initial")
     runs = [read_published(path, k, n_images_initial) for path in paths]  # all are checked before the first is run
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (keep or Path(temporary)) / source_sha256()[:10]  # what other code has made is not gone on with
+        source = source_sha256(definitions())  # what other code has made is not gone on with
+        folder = (keep or Path(temporary)) / source[:10]
         equal = [_report(run, folder, given) for run in runs]
     return int(not all(equal))
 

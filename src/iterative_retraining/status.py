@@ -7,7 +7,6 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,14 @@ import pandas as pd
 
 from iterative_retraining.errors import RunError, UserError
 from iterative_retraining.runs.locks import in_use
-from iterative_retraining.runs.provenance import source_sha256
+from iterative_retraining.runs.provenance import sources_here
 from iterative_retraining.runs.reading import check_whole, read_config, read_ledger, read_manifest
+from iterative_retraining.runs.source import changed, source_sha256
 
 REPRODUCED = "reproduced to "
+STALE = "stale: "
+EARLIER = "earlier code"
+N_CHANGED = 3  # of the definitions that have changed, so many are named
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class RunStatus:
     """0 if nothing says how many."""
     attempts: int
     code: str
-    """current; stale, if other code than is here made a generation; unknown, if an attempt recorded no source; or
-    "reproduced to K", if the code here has not made it but came to the same weights and values up to generation K
-    (`iterative_retraining.reproduce`)."""
+    """current; "stale: ...", if definitions that decide its numbers have changed since, with how many and which;
+    "earlier code", if an attempt did not record them; "reproduced to K", if the code here has not made it but came to
+    the same weights and values up to generation K (`iterative_retraining.reproduce`); unknown, without an attempt."""
     hours: float
     """Wall time of the complete generations, fit, samples and metrics."""
     device: str
@@ -80,18 +83,20 @@ def _state(path: Path, n_complete: int, manifest: Mapping[str, Any]) -> str:
 
 
 def _code(manifest: Mapping[str, Any]) -> str:
-    sources = [attempt.get("source_sha256") for attempt in manifest["attempts"]]
-    if set(sources) == {_source_here()}:
+    made_by, kept = {attempt.get("source_sha256") for attempt in manifest["attempts"]}, manifest.get("sources", {})
+    if not made_by:
+        return "unknown"
+    here = sources_here(manifest)
+    if made_by == {source_sha256(here)}:
         return "current"
-    again = [r["generations"] for r in manifest.get("reproduced", []) if r["source_sha256"] == _source_here()]
+    again = [r["generations"] for r in manifest.get("reproduced", []) if r["source_sha256"] == source_sha256(here)]
     if again:
         return f"{REPRODUCED}{max(again)}"
-    return "stale" if set(sources) - {None, _source_here()} else "unknown"
-
-
-@cache
-def _source_here() -> str:
-    return source_sha256()
+    if made_by - kept.keys():
+        return EARLIER
+    names = list(dict.fromkeys(name for source in sorted(made_by) for name in changed(kept[source], here)))
+    named = ", ".join(names[:N_CHANGED]) + (", ..." if len(names) > N_CHANGED else "")
+    return f"{STALE}{len(names)} definition{'s' * (len(names) != 1)} changed ({named})"
 
 
 def status_table(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -113,16 +118,22 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def stale_note(paths: Iterable[str | Path]) -> str:
-    """A sentence on how many of the runs at ``paths`` were made by other code than is here, and one on those that came
-    out the same with the code here; "" if there are none."""
+    """A sentence on how many of the runs at ``paths`` were made by other code than is here and what has changed since,
+    one on those of earlier code, and one on those that came out the same with the code here; "" if there are none."""
     found = [run_status(path) for path in paths]
-    stale = [status.run_id for status in found if status.code == "stale"]
+    stale = [status for status in found if status.code.startswith(STALE)]
+    earlier = [status for status in found if status.code == EARLIER]
     again = [int(status.code.removeprefix(REPRODUCED)) for status in found if status.code.startswith(REPRODUCED)]
     sentences = []
     if stale:
+        what = "; ".join(f"`{status.run_id}`: {status.code.removeprefix(STALE)}" for status in stale)
         sentences.append(
             f"**{len(stale)} of these {len(found)} runs are stale**: code that decides their numbers has changed since "
-            f"({', '.join(f'`{run_id}`' for run_id in stale)})."
+            f"({what})."
+        )
+    if earlier:
+        sentences.append(
+            f"**{len(earlier)} of these {len(found)} runs were made by earlier code** and are to be replaced."
         )
     if again:
         sentences.append(

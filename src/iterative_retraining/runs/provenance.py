@@ -1,13 +1,11 @@
 """What made a run: written into its manifest at every attempt, and read by the chapters."""
 
-import ast
 import datetime
-import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +15,8 @@ from iterative_retraining.errors import RunError
 from iterative_retraining.files import data_sha256, state_sha256, write_json
 from iterative_retraining.runs.directory import Run
 from iterative_retraining.runs.reading import read_manifest as read_manifest
+from iterative_retraining.runs.source import Pair, of_run, source_sha256
 
-# The modules that decide a run's numbers, relative to the package; what draws, reads or tells of them is not here.
-DECIDING = (
-    "cache.py",
-    "training_set.py",
-    "datasets",
-    "schemes",
-    "seeding.py",
-    "distributed.py",
-    "retrain.py",
-    "models",
-    "metrics",
-)
 PACKAGES = ("iterative-retraining", "torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -46,29 +33,6 @@ def git_state() -> dict[str, Any]:
 
     changes = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
-
-
-def source_sha256(package: Path = Path(__file__).parents[1]) -> str:
-    """SHA-256 of the code that decides a run's numbers, without comments, docstrings and layout.
-
-    Results that were made by other code than is here now have another value: they are stale.
-    """
-    digest = hashlib.sha256()
-    for name in DECIDING:
-        place = package / name
-        for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
-            tree = ast.parse(file.read_text())
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                    _drop_docstring(node)
-            digest.update(f"{file.relative_to(package).as_posix()}\n{ast.unparse(tree)}\n".encode())
-    return digest.hexdigest()
-
-
-def _drop_docstring(node: Any) -> None:
-    first = node.body[0] if node.body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        node.body = node.body[1:] or [ast.Pass()]
 
 
 def cpu_name() -> str:
@@ -109,10 +73,14 @@ def write_manifest(
     real: np.ndarray,
     initial_state: Mapping[str, np.ndarray] | None = None,
     initial_identity: Mapping[str, Any] | None = None,
+    features: str | None = None,
+    metrics: Collection[str] | None = None,
 ) -> None:
     """Adds this attempt to the run's ``manifest.json``: when, from which generation on, code, versions, hardware.
 
     ``initial_identity``: the configuration of the run that it starts from, so that this can be run again too.
+    ``features``, ``metrics``: their names in the registries; None if any of them may be used. The code is told by the
+    hash of the definitions that the run can reach, and under ``sources`` they stand, once for each hash.
     Raises RunError, and gives the directory free, if earlier attempts had other real images.
     """
     manifest, digest = {"run_id": run.config.run_id} | read_manifest(run.path), data_sha256(real)
@@ -126,16 +94,18 @@ def write_manifest(
     manifest |= {"config": run.config.identity(), "n_retrain": n_retrain, "real_sha256": digest}
     manifest["initial_weights_sha256"] = None if initial_state is None else state_sha256(initial_state)
     manifest["initial_identity"] = initial_identity
-    manifest["attempts"].append(
-        {
-            "started": _now(),
-            "first_generation": len(run.rows),
-            "keep_every": run.keep_every,
-            "source_sha256": source_sha256(),
-            **this_machine(device),
-        }
-    )
+    manifest["measured"] = {"features": features, "metrics": None if metrics is None else sorted(metrics)}
+    pairs = sources_here(manifest)
+    source = source_sha256(pairs)
+    manifest["sources"] = manifest.get("sources", {}) | {source: pairs}
+    attempt = {"started": _now(), "first_generation": len(run.rows), "keep_every": run.keep_every}
+    manifest["attempts"].append(attempt | {"source_sha256": source, **this_machine(device)})
     write_json(run.path / "manifest.json", manifest)
+
+
+def sources_here(manifest: Mapping[str, Any]) -> list[Pair]:
+    """The definitions in the code here that decide the numbers of the run of a manifest, see `source.of_run`."""
+    return of_run(manifest["config"], **manifest.get("measured", {}))
 
 
 def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None:
@@ -149,9 +119,10 @@ def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None
 
 def add_reproduced(published: Path, again: Path, generations: int) -> None:
     """Adds to the manifest of ``published`` that the run in ``again`` came out the same, up to that generation."""
-    attempt = read_manifest(again)["attempts"][-1]
+    found, manifest = read_manifest(again), read_manifest(published)
+    attempt = found["attempts"][-1]
     made_by = {key: attempt[key] for key in ("source_sha256", "git", "python", "packages", "hardware")}
-    manifest = read_manifest(published)
+    manifest.setdefault("measured", found["measured"])  # that of earlier code does not have it
     manifest.setdefault("reproduced", []).append({"when": _now(), "generations": generations} | made_by)
     write_json(published / "manifest.json", manifest)
 

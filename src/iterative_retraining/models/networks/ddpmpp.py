@@ -67,11 +67,37 @@ class UNetConfig:
         return UNet(self)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """torch's group norm, and the same by sums over pixels where that is faster: in sampling small images on a CPU.
+
+    Below 1024 pixels torch's kernel for channels_last memory goes through it group by group, with strides; 1.1 to 2.9
+    times as slow as this at 4 x 4 to 28 x 28; from 1024 pixels on it is 2.5 times as fast (benchmarks/solvers.py).
+    With gradients this would not win.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = x[0, 0].numel() < 1024 and x.is_contiguous(memory_format=torch.channels_last)
+        plain = x.is_cpu and x.dtype == torch.float32 and not torch.is_grad_enabled()
+        return self._by_sums(x) if small and plain else super().forward(x)
+
+    def _by_sums(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> the same: E x and E x^2 of a group, as torch's kernel has them, then one a x + b."""
+        b, c, h, w = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(b, h * w, c)  # a view of channels_last
+        sums = torch.stack([pixels.sum(dim=1), pixels.square().sum(dim=1)])
+        mean, square = sums.view(2, b, self.num_groups, -1).mean(dim=3) / (h * w)
+        scale = (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
+        scale = scale[:, :, None] * self.weight.view(self.num_groups, -1)
+        shift = self.bias.view(self.num_groups, -1) - mean[:, :, None] * scale
+        out = torch.addcmul(shift.view(b, 1, c), pixels, scale.view(b, 1, c))
+        return out.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def _norm(channels: int) -> GroupNorm:
     groups = max(1, min(32, channels // 4))
     while channels % groups:
         groups -= 1
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return GroupNorm(groups, channels, eps=1e-6)
 
 
 def _scaled(layer: nn.Conv2d | nn.Linear, scale: float = 1.0) -> nn.Conv2d | nn.Linear:
