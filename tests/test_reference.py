@@ -36,6 +36,12 @@ def test_paragraphs_stay_apart():
     assert lines == ["\\ One two.", "", "\\ \\* three", ""]
 
 
+def test_names_that_are_listed_stand_in_a_line_each():
+    lines = ["k, n: numbers", "of things", "test : more", "", "Prose that goes", "on: here"]
+    extension.as_plain_text(None, "function", "f", None, "", lines)
+    assert lines == ["\\ k, n: numbers of things", "", "\\ test : more", "", "\\ Prose that goes on: here", ""]
+
+
 def test_every_module_has_its_place():
     text = extension.reference()
     source = Path(iterative_retraining.__file__).parent
