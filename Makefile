@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: book test setup notebooks publish published-book lint lock
 
 book: $(SETUP)
-	snakemake --cores all --rerun-incomplete --config profile=$(PROFILE)
+	snakemake --cores all --rerun-incomplete --config profile="$(PROFILE)"
 	@echo "The book is at $(CURDIR)/$(HTML)"
 
 test: $(SETUP)
@@ -34,10 +34,10 @@ notebooks: $(SETUP)
 
 # Runs a profile and puts its small results and its pages where git keeps them.
 publish: $(SETUP)
-	snakemake published --cores all --rerun-incomplete --config profile=$(PROFILE)
+	snakemake published --cores all --rerun-incomplete --config profile="$(PROFILE)"
 
 published-book: $(SETUP)
-	jupyter-book build book -n -W
+	jupyter-book build book --all -n -W  # --all: Sphinx does not look again at pages that it has cached
 
 lint: $(SETUP)
 	ruff check .

@@ -16,16 +16,28 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+from iterative_retraining.errors import ConfigError, refuse_unknown
+from iterative_retraining.runs.reading import read_ledger
 from profiles import load_profile
 
 workdir: workflow.basedir
 
+refuse_unknown("--config key", config, ("profile", "device", "runs_per_gpu"))
 profile = load_profile(Path(workflow.basedir) / "profiles" / f"{config.get('profile', 'quick')}.yml")
 root = Path("runs") / profile.name
 SHOW_RUNS = ("05_images", "06_paper_scale", "status")  # chapters that read run directories
-device = str(config.get("device", "auto"))
+device, per_gpu = str(config.get("device", "auto")), config.get("runs_per_gpu", 1)
+kind, _, index = device.partition(":")
+if kind not in ("auto", "cpu", "cuda") or (":" in device and not (kind == "cuda" and index.isdigit())):
+    raise ConfigError(f"--config device={device} is not allowed; allowed: auto, cpu, cuda, cuda:N")
+if type(per_gpu) is not int or per_gpu < 1:
+    raise ConfigError(f"--config runs_per_gpu={per_gpu} is not allowed: it counts runs at a time on one GPU")
 # A run on `cuda` takes a GPU that is free; one on `cuda:N` has chosen.
-on_gpu = f"{sys.executable} workflow/on_gpu.py --per-gpu {config.get('runs_per_gpu', 1)} -- " if device == "cuda" else ""
+on_gpu = [sys.executable, "workflow/on_gpu.py", "--per-gpu", str(per_gpu), "--"] if device == "cuda" else []
+if workflow.is_main_process:  # a marker says that a run is complete; its ledger knows
+    for run_id, run in profile.runs.items():
+        if len(read_ledger(root / run_id)) <= run.parameters["n_retrain"]:
+            (root / "complete" / run_id).unlink(missing_ok=True)
 
 
 wildcard_constraints:
@@ -81,9 +93,9 @@ rule run:
         mem_mb=profile.resources.get("mem_mb", 4000),
         runtime=profile.resources.get("runtime", 240),
     shell:
-        "OMP_NUM_THREADS={threads} {on_gpu}papermill notebooks/retrain.ipynb {log.notebook} --no-progress-bar --log-output"
-        " --start-timeout 300 -y {params.notebook:q} > {log.text} 2>&1"
-        " || {{ tail -n 3 {log.text} >&2; exit 1; }}"
+        "OMP_NUM_THREADS={threads} {on_gpu:q} papermill notebooks/retrain.ipynb {log.notebook:q} --no-progress-bar"
+        " --log-output --start-timeout 300 -y {params.notebook:q} > {log.text:q} 2>&1"
+        " || {{ tail -n 3 {log.text:q} >&2; exit 1; }}"
 
 
 rule chapter:
@@ -100,8 +112,8 @@ rule chapter:
         mem_mb=4000,
         runtime=240,
     shell:
-        "OMP_NUM_THREADS={threads} {sys.executable} workflow/execute.py {input[0]} {output} {params.notebook:q} > {log} 2>&1"
-        " || {{ tail -n 3 {log} >&2; exit 1; }}"
+        "OMP_NUM_THREADS={threads} {sys.executable:q} workflow/execute.py {input[0]:q} {output:q} {params.notebook:q}"
+        " > {log:q} 2>&1 || {{ tail -n 3 {log:q} >&2; exit 1; }}"
 
 
 rule book:
@@ -116,9 +128,9 @@ rule book:
     log:
         root / "logs" / "book.txt",
     shell:
-        "rm -rf {params.book} && mkdir -p {params.book} && cp -rL book/. {params.book} && rm -rf {params.book}/_build"
-        " && cp {input.chapters} {params.book}/chapters/"
-        " && jupyter-book build {params.book} -n -W > {log} 2>&1 || {{ tail -n 20 {log} >&2; exit 1; }}"
+        "rm -rf {params.book:q} && mkdir -p {params.book:q} && cp -rL book/. {params.book:q}"
+        " && rm -rf {params.book:q}/_build && cp {input.chapters:q} {params.book:q}/chapters/"
+        " && jupyter-book build {params.book:q} -n -W > {log:q} 2>&1 || {{ tail -n 20 {log:q} >&2; exit 1; }}"
 
 
 # Puts the small part of this profile's runs into results/, and its chapters, executed on those, into book/chapters/.

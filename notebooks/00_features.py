@@ -9,19 +9,19 @@
 # ---
 
 # %% [markdown]
-# # The feature spaces of digits and Fashion-MNIST
+# # The feature spaces of small grey images
 #
 # FID, precision and recall compare images in the feature space of a trained network. For small grey images the usual
-# Inception network is no sensible choice, so this notebook trains a small classifier on the real images; the 64 numbers
-# below its class scores are the features. The weights are kept with the package, and every run reads them from there.
+# Inception network is no sensible choice, so this notebook trains a small classifier on the real training images; the 64
+# numbers below its class scores are the features. The weights are kept with the package, and every run reads them from
+# there. The held-out images measure the accuracy and nothing else.
 #
-# Run this notebook only to make those weights again. For digits it trains twice: on 80 % of the images, to measure the
-# accuracy on the other 20 %, and on all of them, for the weights. Fashion-MNIST has test images of its own.
+# Run this notebook only to make those weights again.
 #
 # | parameter | meaning |
 # |---|---|
-# | `dataset`, `data_dir` | `digits` or `fashion_mnist`, and the folder of its files |
-# | `n_epochs`, `seed` | of the training; empty (0) for 20 epochs on digits, 6 on Fashion-MNIST |
+# | `dataset`, `data_dir` | a data set whose own feature space is a classifier, and the folder of its files |
+# | `n_epochs`, `seed` | of the training; 0 for the number of epochs that the feature space has |
 # | `out_file` | where to write; empty for the file inside the package |
 
 # %% tags=["parameters"]
@@ -34,43 +34,33 @@ out_file = ""
 # %%
 from pathlib import Path
 
-from iterative_retraining.datasets import WITH_TEST_SPLIT, load_dataset
+from iterative_retraining.datasets import find_dataset, load_dataset
+from iterative_retraining.errors import ConfigError
+from iterative_retraining.metrics.features import FEATURES
 from iterative_retraining.metrics.features.classifiers import (
+    ClassifierSpace,
     accuracy,
     train_classifier,
-    weights_file,
 )
 from iterative_retraining.parameters import check_parameters
 from safetensors.torch import save_file
-from sklearn.model_selection import train_test_split
 
 check_parameters(globals(), "dataset data_dir n_epochs seed out_file")
+space = FEATURES[find_dataset(dataset).features]
+if not isinstance(space, ClassifierSpace):
+    raise ConfigError(f"{dataset} has no classifier of its own: it uses {space.name}")
 
 # %%
-images, labels = load_dataset(dataset, data_dir or None)
-if dataset in WITH_TEST_SPLIT:
-    held_out, held_out_labels = load_dataset(dataset, data_dir or None, "test")
-    train, train_labels = images, labels
-else:
-    train, held_out, train_labels, held_out_labels = train_test_split(
-        images, labels, test_size=0.2, random_state=seed, stratify=labels
-    )
+settings = {"seed": seed, "n_epochs": n_epochs or space.n_epochs}
+net = train_classifier(space, *load_dataset(dataset, data_dir), **settings)
+images, labels = load_dataset(dataset, data_dir, "test")
+share = accuracy(net, images, labels)
+print(f"accuracy on {len(images)} held-out images: {share:.4f}")
 
 # %%
-settings = {"dataset": dataset, "seed": seed}
-settings["n_epochs"] = n_epochs or (20 if dataset == "digits" else 6)
-net = train_classifier(train, train_labels, **settings)
-share = accuracy(net, held_out, held_out_labels)
-print(f"accuracy on {len(held_out)} held-out images: {share:.4f}")
-
-# %%
-if len(train) < len(images):
-    net = train_classifier(images, labels, **settings)
-path = Path(out_file) if out_file else weights_file(dataset)
+path = Path(out_file) if out_file else space.file
 path.parent.mkdir(parents=True, exist_ok=True)
-notes = {
-    "held_out_accuracy": f"{share:.4f}",
-    **{k: str(v) for k, v in settings.items()},
-}
+notes = {"dataset": dataset, "held_out_accuracy": f"{share:.4f}"}
+notes |= {name: str(value) for name, value in settings.items()}
 save_file(net.state_dict(), path, metadata=notes)
 print(f"{path.name}: {path.stat().st_size} bytes")

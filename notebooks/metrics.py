@@ -32,7 +32,7 @@ from iterative_retraining.metrics.distances import (
     knn_radii,
     precision_recall,
 )
-from iterative_retraining.metrics.features.classifiers import ClassifierFeatures
+from iterative_retraining.metrics.features import build_features
 from iterative_retraining.metrics.uncertainty import jackknife
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.results import scale_note
@@ -105,7 +105,7 @@ cases = collapse_cases(images[rest], labels[rest], images[train], seed=seed)
 figure = plots.image_rows(cases)
 
 # %% mystnb={"figure": {"name": "fig-verdicts", "caption": "What each metric says of each case: the mean over the splits as a number; as a colour, how far it lies from the value of fresh real images, in their standard deviations over the splits. Red: reads as worse; blue: as better; white: not noticed. n is a third of the digits, but for the last row."}, "image": {"alt": "A coloured table of nine cases by ten metrics. Copies are blue for all metrics but authenticity, copied and FLD; one repeated image is blue for precision and density; noise is blue for recall."}}
-features = ClassifierFeatures("digits")
+features = build_features("auto", "digits")
 rows = measure_cases(
     images, labels, features, collapse_cases, seed=seed, n_splits=n_splits
 )

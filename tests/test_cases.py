@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from iterative_retraining.datasets import load_dataset
-from iterative_retraining.metrics.features.classifiers import ClassifierFeatures
+from iterative_retraining.metrics.features import build_features
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.cases import N_FEW, collapse_cases, measure_cases, noise_cases, verdicts
 
@@ -13,7 +13,7 @@ BETTER = {"fid": -1, "precision": 1, "recall": 1, "density": 1, "authenticity": 
 @pytest.fixture(scope="module")
 def measured():
     images, labels = load_dataset("digits")
-    return measure_cases(images, labels, ClassifierFeatures("digits"), collapse_cases, seed=0, n_splits=3)
+    return measure_cases(images, labels, build_features("auto", "digits"), collapse_cases, seed=0, n_splits=3)
 
 
 def test_cases_are_what_they_are_called():

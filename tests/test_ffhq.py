@@ -266,9 +266,8 @@ def test_published_spaces_take_mapped_images(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "ffhq64"])
-def test_colour_images_have_no_classifier_which_is_said_before_anything_is_read(tmp_path, dataset):
-    message = f"{dataset} has no classifier of its own; set features to one of: inception-legacy_pytorch"
-    with pytest.raises(ConfigError, match=message):
+def test_colour_images_need_weights_which_is_said_before_anything_is_read(tmp_path, dataset):
+    with pytest.raises(ConfigError, match=r"Inception weights .* are missing: .* set features_weights"):
         open_experiment(dataset=dataset, n_retrain=1, run_dir=tmp_path / "run")
 
 

@@ -4,7 +4,7 @@ from scipy import stats
 
 from iterative_retraining.metrics import FeatureMetrics, ImageMetrics, Values, compare, likelihood
 from iterative_retraining.metrics.distances import fid, fld, kid
-from iterative_retraining.metrics.features.classifiers import ClassifierFeatures
+from iterative_retraining.metrics.features import build_features
 from iterative_retraining.metrics.likelihood import fit_mixture
 from iterative_retraining.metrics.neighbours import neighbour_metrics
 from iterative_retraining.metrics.uncertainty import jackknife
@@ -60,18 +60,18 @@ def test_image_metrics_prepares_the_real_set_once(digits, monkeypatch, tmp_path)
     metric, generated = ImageMetrics(space), digits[::-1].copy()
     generated[:900] = digits[:900]
     first, second = metric(generated, real=digits), metric(generated[:500], real=digits)
-    assert space.calls == [1797, 1797, 500]
+    assert space.calls == [1500, 1500, 500]
     assert first == compare(Pixels()(generated), real=Pixels()(digits))
     assert (first.about["features"], second.about["n_generated"]) == ("pixels", 500)
     ImageMetrics(space)(generated, real=digits)
-    assert space.calls == [1797, 1797, 500, 1797]  # the real features came from the cache
+    assert space.calls == [1500, 1500, 500, 1500]  # the real features came from the cache
 
 
 def test_images_of_one_class_have_no_entropy(digits):
     from iterative_retraining.datasets import load_dataset
 
     labels = load_dataset("digits")[1]
-    metric = ImageMetrics(ClassifierFeatures("digits"), test=digits[::7])
+    metric = ImageMetrics(build_features("auto", "digits"), test=digits[::7])
     ones = metric(digits[labels == 1], real=digits)
     assert ones["class_entropy"] < 0.2 < 2.2 < metric(digits, real=digits)["class_entropy"]
     assert list(ones) == [*NAMES, "fld", "fld_gap", "class_entropy"]
@@ -79,7 +79,7 @@ def test_images_of_one_class_have_no_entropy(digits):
 
 def test_a_collapsed_generator_is_measured_without_trouble(digits):
     """One image for all, and fewer images than dimensions: where other implementations break."""
-    metric = ImageMetrics(ClassifierFeatures("digits"))
+    metric = ImageMetrics(build_features("auto", "digits"))
     one = metric(np.repeat(digits[:1], 300, axis=0), real=digits)
     few = metric(digits[:30], real=digits)
     assert np.isfinite([*one.values(), *few.values()]).all()
@@ -89,10 +89,10 @@ def test_a_collapsed_generator_is_measured_without_trouble(digits):
 
 
 def test_floor_is_seeded_and_lies_where_real_data_lie(digits):
-    metric = ImageMetrics(ClassifierFeatures("digits"))
+    metric = ImageMetrics(build_features("auto", "digits"))
     floor = metric.floor(digits, seed=1, n_splits=5)
     assert floor == metric.floor(digits, seed=1, n_splits=5)
-    assert (floor["n_images"], floor["features"], floor["k"]) == (898, "digits-classifier-64", 3)
+    assert (floor["n_images"], floor["features"], floor["k"]) == (750, "digits-classifier-64", 3)
     assert all(len(floor[name]) == 5 for name in [*NAMES, "class_entropy"])
     assert abs(np.mean(floor["kid"])) < 0.02
     assert 0.9 < np.mean(floor["density"]) < 1.1

@@ -183,7 +183,7 @@ def test_numbers_that_are_not_finite_are_not_kept(done):
 def test_pruned_history_is_named(done):
     history = Run(done, RunConfig(model="gaussian")).history
     assert len(history) == 4
-    assert history[-1].shape == (1797, 8, 8, 1)
+    assert history[-1].shape == (1500, 8, 8, 1)
     with pytest.raises(RunError, match="the samples of generation 0 are no longer kept"):
         history[0]
 

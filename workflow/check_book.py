@@ -1,14 +1,18 @@
-"""Says what a built book lacks: pages of its _toc.yml, figures of its notebooks, alt texts. Exit status 1 if anything.
+"""Says what a built book lacks: pages of its _toc.yml, figures of its notebooks, alt texts; and what it has too much:
+pages with the output of an error. Exit status 1 if anything.
 
 python workflow/check_book.py book
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
 
 import nbformat
 import yaml
+
+from execute import errors
 
 
 def pages(toc: object) -> list[str]:
@@ -40,7 +44,10 @@ def missing(book: Path) -> list[str]:
             found.append(f"page {page} was not built")
             continue
         text, notebook = file.read_text(), book / f"{page}.ipynb"
-        for name in figures(notebook) if notebook.is_file() else []:
+        if not notebook.is_file():
+            continue
+        found += [f"{page}: {error}" for error in errors(notebook)]
+        for name in figures(notebook):
             figure = re.search(rf'<figure[^>]* id="{name}">(.*?)</figure>', text, re.DOTALL)
             image = figure and re.search(r'<img alt="([^"]+)"[^>]* src="([^"]+)"', figure[1])
             if not image:
@@ -51,6 +58,11 @@ def missing(book: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    problems = missing(Path(sys.argv[1]))
-    print("\n".join(problems) or f"{sys.argv[1]}: every page and figure is there")
+    parser = argparse.ArgumentParser(prog="check_book.py", description=" ".join(__doc__.split("\n\n")[0].split()))
+    parser.add_argument("book", type=Path, help="the folder with _toc.yml and _build")
+    given = parser.parse_args().book
+    if not (given / "_toc.yml").is_file():
+        sys.exit(f"error: {given} is no book: it has no _toc.yml")
+    problems = missing(given)
+    print("\n".join(problems) or f"{given}: every page and figure is there")
     sys.exit(bool(problems))

@@ -18,12 +18,11 @@ from functools import cache
 from pathlib import Path
 
 from iterative_retraining.config import RunConfig
-from iterative_retraining.datasets import load_dataset
-from iterative_retraining.errors import ConfigError, DataError, RunError
+from iterative_retraining.datasets import DATASETS
+from iterative_retraining.errors import ConfigError, DataError, UserError
 from iterative_retraining.models import build_model
 from iterative_retraining.retrain import N_PREVIEW
-from iterative_retraining.runs.directory import read_ledger
-from iterative_retraining.schemes import build_scheme
+from iterative_retraining.runs.reading import read_ledger
 
 from profiles import PlannedRun, Profile, load_profile
 from speeds import Kind, Speed, measured_speeds, n_drawn
@@ -52,8 +51,7 @@ def work_left(profile: Profile, root: Path) -> list[Work]:
     left = []
     for run in profile.runs.values():
         n_complete = len(read_ledger(root / run.run_id))
-        marked = not n_complete and (root / "complete" / run.run_id).is_file()  # a ledger knows better than a marker
-        if not marked and n_complete <= run.parameters["n_retrain"]:
+        if n_complete <= run.parameters["n_retrain"]:
             left.append(_work(run, n_complete))
     return left
 
@@ -66,8 +64,8 @@ def _work(run: PlannedRun, n_complete: int) -> Work:
         state = _state_bytes(config.model, tuple(item), json.dumps(config.identity()["options"]))
     except (DataError, ValueError, TypeError) as error:
         raise ConfigError(f"{run.run_id}: {error}") from error
-    drawn, left = n_drawn(n, config.scheme, config.lam), range(n_complete, n_retrain + 1)
-    history = build_scheme(config.scheme, config.lam).history_length or math.inf
+    scheme, left = config.built_scheme, range(n_complete, n_retrain + 1)
+    drawn, history = n_drawn(n, scheme), scheme.history_length or math.inf
     weights = {0, n_retrain, *range(0, n_retrain + 1, run.parameters.get("keep_every") or n_retrain + 1)}
     kept = min(history, n_retrain + 1) * (drawn - N_PREVIEW) + (n_retrain + 1) * N_PREVIEW  # as if PNG saved nothing
     return Work(
@@ -85,8 +83,8 @@ def _images_of_fit(config: RunConfig, generation: int, n: int) -> int:
     """Images that the fit of a generation shows to the model, with ``n`` real data; none where theta_0 is loaded."""
     if generation == 0 and config.init:
         return 0
-    if config.model == "gaussian":  # sees every datum once
-        synthetic = build_scheme(config.scheme, config.lam).n_samples(n) if generation else 0
+    if not config.family.trains_in_batches:  # sees every datum once
+        synthetic = config.built_scheme.n_samples(n) if generation else 0
         return synthetic if generation and config.scheme == "fully_synthetic" else n + synthetic
     from_scratch = generation == 0 or not config.options["warm_start"]
     return config.n_images_initial if from_scratch else config.n_images_per_retraining
@@ -95,7 +93,7 @@ def _images_of_fit(config: RunConfig, generation: int, n: int) -> int:
 @cache
 def _real(dataset: str, data_dir: str) -> tuple[tuple[int, ...], int]:
     """Shape (N, H, W, C) and bytes of the real data."""
-    images, _ = load_dataset(dataset, data_dir or None)
+    images, _ = DATASETS[dataset].load("train", data_dir or None)
     return images.shape, images.nbytes
 
 
@@ -195,7 +193,7 @@ def main(arguments: Sequence[str]) -> str:
     given = parser.parse_args(arguments)
     if (given.images_per_second is None) != (given.samples_per_second is None):
         parser.error("--images-per-second and --samples-per-second belong together")
-    is_file = given.profile.endswith(".yml")
+    is_file = given.profile.endswith((".yml", ".yaml"))
     profile = load_profile(given.profile if is_file else Path("profiles") / f"{given.profile}.yml")
     left = work_left(profile, Path("runs") / profile.name)
     kinds = list(dict.fromkeys(work.kind for work in left))
@@ -223,5 +221,5 @@ def _positive(number: type) -> type:
 if __name__ == "__main__":
     try:
         print(main(sys.argv[1:]))
-    except (ConfigError, RunError) as error:
+    except UserError as error:
         sys.exit(f"error: {error}")

@@ -1,5 +1,6 @@
 """A profile describes a sweep: seeds x arms, each a run of notebooks/retrain.ipynb, and the chapters that show it."""
 
+import difflib
 import itertools
 import json
 import re
@@ -13,7 +14,8 @@ import yaml
 
 from iterative_retraining.config import RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
-from iterative_retraining.metrics.features import FEATURES
+from iterative_retraining.metrics.features import AUTO, FEATURES
+from iterative_retraining.parameters import load_yaml
 from iterative_retraining.runs.origin import init_identity
 
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
@@ -69,8 +71,12 @@ def load_profile(path: str | Path) -> Profile:
     path = Path(path)
     if not path.is_file():
         found = [*path.parent.glob("*.yml"), *path.parent.glob("*/*.yml")]
-        others = ", ".join(sorted(p.relative_to(path.parent).with_suffix("").as_posix() for p in found)) or "none"
-        raise ConfigError(f"there is no profile {path.stem!r}; in {path.parent} there are: {others}")
+        others = sorted(p.relative_to(path.parent).with_suffix("").as_posix() for p in found)
+        close = difflib.get_close_matches(path.stem, others, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(
+            f"there is no profile {path.stem!r}; in {path.parent} there are: {', '.join(others) or 'none'}{hint}"
+        )
     file = _File.read(path)
     text = file.mapping((), "key", KEYS, optional=False)
     for key in ("description", "seeds", "arms"):
@@ -97,23 +103,16 @@ class _File:
     def read(cls, path: Path) -> "_File":
         """Raises ConfigError for what is not YAML, and for a key that is there twice."""
         try:
-            loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-            root = loader.get_single_node()
-            if root is None:
-                raise ConfigError(f"{path} is empty; a profile has the keys {', '.join(KEYS)}")
-            lines, twice = {(): root.start_mark.line + 1}, []
-            _note_lines(root, (), lines, twice, set())
-            file = cls(path, loader.construct_document(root), lines)
-        except ConfigError:
-            raise
-        except Exception as error:  # beside YAMLError, PyYAML lets through whatever int(), date() and recursion raise
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            what = getattr(error, "problem", None) or error
-            raise ConfigError(f"{path}{line}: this is not the YAML of a profile: {what}") from error
-        if twice:
-            raise ConfigError(f"{path}, line {twice[0][0]}: key {twice[0][1]!r} is there twice")
-        return file
+            values, root = load_yaml(path.read_text(encoding="utf-8"))
+            lines: dict[tuple, int] = {}
+            if root is not None:
+                lines[()] = root.start_mark.line + 1
+                _note_lines(root, (), lines, set())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: this is not the YAML of a profile: {error}") from error
+        if root is None:
+            raise ConfigError(f"{path} is empty; a profile has the keys {', '.join(KEYS)}")
+        return cls(path, values, lines)
 
     def refuse(self, message: object, *place: str | int) -> NoReturn:
         """Raises ConfigError with the line of ``place``, or of the nearest that has one around it."""
@@ -158,24 +157,20 @@ def _words(place: tuple) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
-def _note_lines(node: yaml.Node, place: tuple, lines: dict, twice: list[tuple[int, str]], seen: set[int]) -> None:
-    """Adds the lines of all keys and list items below ``node``, and the keys that are there twice."""
+def _note_lines(node: yaml.Node, place: tuple, lines: dict, seen: set[int]) -> None:
+    """Adds the lines of all keys and list items below ``node``."""
     if id(node) in seen:  # an alias of a node that was visited, perhaps of one around it
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
             lines[*place, i] = item.start_mark.line + 1
-            _note_lines(item, (*place, i), lines, twice, seen)
+            _note_lines(item, (*place, i), lines, seen)
     elif isinstance(node, yaml.MappingNode):
-        keys = set()
         for key, value in node.value:
-            line, name = key.start_mark.line + 1, str(key.value)
-            if (key.tag, name) in keys:
-                twice.append((line, name))
-            keys.add((key.tag, name))
-            lines[*place, name] = line
-            _note_lines(value, (*place, name), lines, twice, seen)
+            name = str(key.value)
+            lines[*place, name] = key.start_mark.line + 1
+            _note_lines(value, (*place, name), lines, seen)
 
 
 def _chapters(file: _File) -> dict[str, dict[str, Any]]:
@@ -258,7 +253,7 @@ def _check_beside_config(parameters: Mapping[str, Any]) -> None:
     if "n_retrain" not in parameters:
         raise ConfigError("key 'n_retrain' is missing, in the arm and in 'run'")
     check_count("n_retrain", parameters["n_retrain"], "it counts retrainings")
-    refuse_unknown("features", [parameters.get("features", "auto")], FEATURES)
+    refuse_unknown("features", [parameters.get("features", AUTO)], (AUTO, *FEATURES))
     check_count("keep_every", parameters.get("keep_every", 0), "it counts generations")
     check_count("checkpoint_images", parameters.get("checkpoint_images", 0), "it counts images")
     for name in PATHS:

@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 from iterative_retraining.errors import ConfigError
-from iterative_retraining.models import resolve_options, without_added_later
+from iterative_retraining.interfaces import Scheme
+from iterative_retraining.models import resolve_options
 from iterative_retraining.retrain import N_PREVIEW
-from iterative_retraining.runs.directory import read_config, read_floor, read_ledger
-from iterative_retraining.runs.provenance import read_manifest
+from iterative_retraining.runs.reading import read_config, read_floor, read_ledger, read_manifest
 from iterative_retraining.schemes import build_scheme
 
 # Options that change what a network learns or samples, but not how long a batch of either takes.
@@ -34,7 +34,9 @@ class Kind:
     @classmethod
     def of(cls, dataset: str, model: str, options: Mapping[str, Any], features: str) -> "Kind":
         """The kind of a run with resolved ``options``."""
-        relevant = {k: v for k, v in without_added_later(options).items() if k not in SPEED_NEUTRAL}
+        network = {"network": options["network"]} if "network" in options else {}
+        whole = {**resolve_options(model, dataset, network), **options}  # old ledgers lack what came later
+        relevant = {k: v for k, v in whole.items() if k not in SPEED_NEUTRAL}
         return cls(dataset, model, json.dumps(relevant, sort_keys=True), dataset if features == "auto" else features)
 
     def __str__(self) -> str:
@@ -69,9 +71,9 @@ class _Measured:
     seconds_metrics: float
 
 
-def n_drawn(n: int, scheme: str, lam: float) -> int:
+def n_drawn(n: int, scheme: Scheme) -> int:
     """Samples that a generation draws with ``n`` real data, previews included."""
-    return max(n, build_scheme(scheme, lam).n_samples(n)) + N_PREVIEW
+    return max(n, scheme.n_samples(n)) + N_PREVIEW
 
 
 def measured_speeds(
@@ -121,7 +123,8 @@ def _measured(path: Path) -> Iterator[_Measured]:
     """What each device did of a run: a generation counts for the attempt that made it."""
     identity, rows = read_config(path)["identity"], read_ledger(path)
     kind = Kind.of(*(identity[key] for key in ("dataset", "model", "options")), read_floor(path)["features"])
-    drawn = n_drawn(rows[0]["n_real"], identity["scheme"], identity["lam"])
+    scheme = build_scheme(identity["scheme"], identity["lam"], identity.get("scheme_options"))
+    drawn = n_drawn(rows[0]["n_real"], scheme)
     devices = ["an unknown device"] * len(rows)
     for attempt in read_manifest(path)["attempts"]:
         hardware, later = attempt["hardware"], devices[attempt["first_generation"] :]

@@ -45,7 +45,7 @@ def parameters(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     given = parser.parse_args(arguments)
     try:
-        values = load_yaml(given.file.read_text(encoding="utf-8")) if given.file else {}
+        values = load_yaml(given.file.read_text(encoding="utf-8"))[0] if given.file else {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {given.file}: {error}") from error
     if not isinstance(values, dict):

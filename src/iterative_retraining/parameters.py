@@ -53,10 +53,15 @@ for _tag, _pattern in SCALARS.items():
 CoreLoader.add_constructor("tag:yaml.org,2002:int", CoreLoader.construct_int)
 
 
-def load_yaml(text: str) -> Any:
-    """The value of a YAML document. Raises ValueError, with the line, for what is none."""
+def load_yaml(text: str) -> tuple[Any, yaml.Node | None]:
+    """The value of a YAML document, and its nodes, which know their lines; None for an empty document.
+
+    Raises ValueError, with the line, for what is none.
+    """
     try:
-        return yaml.load(text, CoreLoader)
+        loader = CoreLoader(text)
+        root = loader.get_single_node()
+        return (None if root is None else loader.construct_document(root)), root
     except Exception as error:  # beside YAMLError, PyYAML passes on whatever int() and recursion raise
         mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
         raise ValueError(f"line {mark.line + 1}: {what}" if mark else str(what)) from error
@@ -71,7 +76,7 @@ def parse_value(text: str) -> Any:
     plain = text.strip()
     try:
         if plain.startswith(("[", "{", '"', "'")):
-            return load_yaml(text)
+            return load_yaml(text)[0]
         tag = next((tag for tag, pattern in SCALARS.items() if plain and re.fullmatch(pattern, plain)), "str")
         return CoreLoader("").construct_object(yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", plain))
     except ValueError as error:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from iterative_retraining.config import RunConfig, check_count
-from iterative_retraining.errors import ConfigError, RunError
+from iterative_retraining.errors import ConfigError, RunError, UserError
 from iterative_retraining.experiment import Experiment, open_experiment
 from iterative_retraining.runs.directory import read_config, read_ledger
 from iterative_retraining.runs.provenance import add_reproduced, data_sha256, read_manifest
@@ -179,7 +179,7 @@ def _compare(run: Published, experiment: Experiment) -> Iterator[Comparison]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 1 if a run did not come out as published."""
     parser = argparse.ArgumentParser(prog="python -m iterative_retraining.reproduce", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="published run directories")
+    parser.add_argument("runs", nargs="+", type=Path, help="published run directories; what is none is passed over")
     parser.add_argument("--generations", type=int, default=1, metavar="K", help="up to generation K (1)")
     parser.add_argument("--n-images-initial", type=int, metavar="N", help="budget of theta_0, where none is recorded")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the runs made here in DIR, and go on with them")
@@ -189,7 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths, keep = given.pop("runs"), given.pop("keep")
     k = check_count("generations", given.pop("generations"), "it counts retrainings")
     n_images_initial = given.pop("n_images_initial")
-    runs = [read_published(path, k, n_images_initial) for path in paths]  # all are checked before the first is run
+    found = [path for path in paths if (path / "config.json").exists()]
+    others = [str(path) for path in paths if path not in found]
+    if not found:
+        raise RunError(f"no run directory among {', '.join(others)}: none has a config.json")
+    if others:
+        print(f"passed over, no run directories: {', '.join(others)}", flush=True)
+    runs = [read_published(path, k, n_images_initial) for path in found]  # all are checked before the first is run
     with tempfile.TemporaryDirectory() as temporary:
         source = source_sha256(definitions())  # what other code has made is not gone on with
         folder = (keep or Path(temporary)) / source[:10]
@@ -212,5 +218,5 @@ def _report(run: Published, folder: Path, beside: Mapping[str, Any]) -> bool:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (ConfigError, RunError) as error:
+    except UserError as error:
         sys.exit(f"error: {error}")

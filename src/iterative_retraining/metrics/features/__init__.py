@@ -1,4 +1,4 @@
-"""Feature spaces: one protocol, uint8 images in, float32 features out; by name; and a cache for the real images."""
+"""Feature spaces: one file a kind, uint8 images in, float32 features out; and a cache for the real images."""
 
 import hashlib
 from pathlib import Path
@@ -6,33 +6,42 @@ from pathlib import Path
 import numpy as np
 
 from iterative_retraining.cache import cached_array
+from iterative_retraining.datasets import find_dataset
+from iterative_retraining.errors import ConfigError, refuse_unknown
 from iterative_retraining.interfaces import FeatureSpace
-from iterative_retraining.metrics.features.classifiers import IMAGE_SIZES, ClassifierFeatures
-from iterative_retraining.metrics.features.pretrained import DinoFeatures, InceptionFeatures
+from iterative_retraining.metrics.features.checks import FeatureEntry
+from iterative_retraining.metrics.features.classifiers import DIGITS, FASHION_MNIST, ClassifierFeatures
+from iterative_retraining.metrics.features.dino import DINOV2
+from iterative_retraining.metrics.features.inception import INCEPTION_CLEAN, INCEPTION_LEGACY_PYTORCH
 
-FEATURES = ("auto", "digits", "fashion_mnist", "inception-legacy_pytorch", "inception-clean", "dinov2")
+FEATURES: dict[str, FeatureEntry] = {
+    "digits": DIGITS,
+    "fashion_mnist": FASHION_MNIST,
+    "inception-legacy_pytorch": INCEPTION_LEGACY_PYTORCH,
+    "inception-clean": INCEPTION_CLEAN,
+    "dinov2": DINOV2,
+}
+AUTO = "auto"
 
 
 def build_features(name: str, dataset: str, *, weights: str | Path = "", device: str = "cpu") -> FeatureSpace:
-    """The feature space called ``name`` for images of ``dataset``.
+    """The feature space called ``name`` for images of ``dataset``; "auto" is the one that the data set names.
 
-    auto (the classifier of the data set), digits, fashion_mnist (those classifiers), inception-legacy_pytorch,
-    inception-clean, dinov2; the last three read ``weights``. Raises ValueError for a name or weights that do not fit,
-    WeightsError for weights that are missing or damaged.
+    weights: a file or folder, for those that need one. Raises ConfigError for a name, a data set or weights that do not
+    fit, WeightsError for weights that are missing or damaged.
     """
-    if name not in FEATURES:
-        raise ValueError(f"features = {name!r} is not allowed; allowed: {', '.join(FEATURES)}")
-    if name == "auto":
-        name = dataset
-    if name.startswith("inception-"):
-        return InceptionFeatures(name.removeprefix("inception-"), weights, device=device)
-    if name == "dinov2":
-        return DinoFeatures(weights, device=device)
-    if name not in IMAGE_SIZES:
-        raise ValueError(f"{dataset} has no classifier of its own; set features to one of: {', '.join(FEATURES[3:])}")
-    if str(weights):
-        raise ValueError(f"features_weights = {str(weights)!r} is not used by the classifier {name!r}; leave it empty")
-    return ClassifierFeatures(name, device=device)
+    data = find_dataset(dataset)
+    refuse_unknown("features", [name], (AUTO, *FEATURES))
+    entry = FEATURES[data.features if name == AUTO else name]
+    if entry.shape not in (None, data.shape):
+        fitting = [AUTO, *(other.name for other in FEATURES.values() if other.shape in (None, data.shape))]
+        raise ConfigError(
+            f"features = {name!r} is not allowed: it takes images {entry.shape}, those of {dataset} are {data.shape}; "
+            f"set features to one of: {', '.join(fitting)}"
+        )
+    if str(weights) and not entry.needs_weights:
+        raise ConfigError(f"features_weights = {str(weights)!r} is not used by features {entry.name!r}; leave it empty")
+    return entry.build(weights, device)
 
 
 def cached(features: FeatureSpace, images: np.ndarray, folder: str | Path | None = None) -> np.ndarray:

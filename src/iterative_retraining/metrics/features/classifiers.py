@@ -1,26 +1,23 @@
-"""Small classifiers of the real images, whose penultimate layer is a feature space; weights kept with the package."""
+"""Small classifiers of real images, whose penultimate layer is a feature space; weights kept with the package."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from iterative_retraining.errors import WeightsError
 from iterative_retraining.metrics.features.checks import check_images
 from iterative_retraining.seeding import generator, torch_seed
 from iterative_retraining.training_set import to_unit
 
 N_FEATURES = 64
-IMAGE_SIZES = {"digits": 8, "fashion_mnist": 28}
-CHANNELS = {"digits": (16, 32), "fashion_mnist": (32, 64, 64, 64)}
 N_CLASSES = 10
-
-
-def weights_file(dataset: str) -> Path:
-    """Where the committed weights of the classifier of ``dataset`` are."""
-    return Path(__file__).parent / "weights" / f"{dataset}_classifier.safetensors"
 
 
 class Classifier(nn.Module):
@@ -44,13 +41,39 @@ class Classifier(nn.Module):
         )
         self.scores = nn.Linear(N_FEATURES, N_CLASSES)
 
-    @classmethod
-    def of(cls, dataset: str) -> "Classifier":
-        """The architecture for a data set."""
-        return cls(IMAGE_SIZES[dataset], CHANNELS[dataset])
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.scores(self.features(x))
+
+
+@dataclass(frozen=True)
+class ClassifierSpace:
+    """The feature space of a classifier of the data set ``name``; notebooks/00_features makes its weights.
+
+    shape: (S, S, 1) of the images. channels: see `Classifier`. n_epochs: of the training.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    channels: tuple[int, ...]
+    n_epochs: int
+    needs_weights: ClassVar[bool] = False
+
+    @property
+    def file(self) -> Path:
+        """Where the committed weights are."""
+        return Path(__file__).parent / "weights" / f"{self.name}_classifier.safetensors"
+
+    def network(self) -> Classifier:
+        """The classifier with random weights."""
+        return Classifier(self.shape[0], self.channels)
+
+    def build(self, weights: str | Path = "", device: str = "cpu") -> "ClassifierFeatures":
+        """See `iterative_retraining.metrics.features.checks.FeatureEntry`."""
+        return ClassifierFeatures(self, device=device)
+
+
+DIGITS = ClassifierSpace("digits", (8, 8, 1), (16, 32), n_epochs=20)
+FASHION_MNIST = ClassifierSpace("fashion_mnist", (28, 28, 1), (32, 64, 64, 64), n_epochs=6)
 
 
 def _tensor(images: np.ndarray) -> torch.Tensor:
@@ -58,18 +81,21 @@ def _tensor(images: np.ndarray) -> torch.Tensor:
 
 
 def train_classifier(
+    space: ClassifierSpace,
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    dataset: str = "digits",
     seed: int,
-    n_epochs: int = 20,
+    n_epochs: int = 0,
     batch_size: int = 64,
 ) -> Classifier:
-    """A `Classifier` of uint8 images (N, S, S, 1) and labels (N,), by Adam under a cosine learning-rate schedule."""
-    y, order = torch.from_numpy(labels), generator(seed)
+    """A `Classifier` of uint8 images (N, S, S, 1) and labels (N,), by Adam under a cosine learning-rate schedule.
+
+    n_epochs: 0 for those of ``space``.
+    """
+    y, order, n_epochs = torch.from_numpy(labels), generator(seed), n_epochs or space.n_epochs
     with torch_seed(seed):
-        net = Classifier.of(dataset)
+        net = space.network()
         adam = torch.optim.Adam(net.parameters(), lr=1e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, n_epochs)
         for _ in range(n_epochs):
@@ -90,26 +116,29 @@ def accuracy(net: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 class ClassifierFeatures:
-    """``features(images)``: uint8 (N, S, S, 1) -> float32 (N, 64), by the committed classifier of ``dataset``.
+    """``features(images)``: uint8 (N, S, S, 1) -> float32 (N, 64), by the committed classifier of ``space``.
 
-    Raises FileNotFoundError, naming the notebook that makes them, if the weights are missing.
+    Raises WeightsError, naming the notebook that makes them, if the weights are missing or damaged.
     """
 
     n_classes = N_CLASSES
 
-    def __init__(self, dataset: str = "digits", *, batch_size: int = 1024, device: str = "cpu") -> None:
-        self.name = f"{dataset.replace('_', '-')}-classifier-{N_FEATURES}"
-        self.size, self.batch_size, self.device = IMAGE_SIZES[dataset], batch_size, device
-        file = weights_file(dataset)
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing; make it: notebooks/00_features.ipynb, dataset = '{dataset}'")
-        self.net = Classifier.of(dataset)
-        self.net.load_state_dict(load_file(file))
+    def __init__(self, space: ClassifierSpace, *, batch_size: int = 1024, device: str = "cpu") -> None:
+        self.name = f"{space.name.replace('_', '-')}-classifier-{N_FEATURES}"
+        self.shape, self.batch_size, self.device = space.shape, batch_size, device
+        self.net = space.network()
+        try:
+            self.net.load_state_dict(load_file(space.file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            why = "cannot be read" if space.file.is_file() else "is missing"
+            how = f"take it from the repository, or make it: notebooks/00_features.ipynb, dataset = {space.name!r}"
+            first = str(error).partition("\n")[0]  # torch lists every tensor
+            raise WeightsError(f"{space.file} {why} ({first}); {how}") from error
         self.net.eval().to(device)
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        check_images(images, (self.size, self.size, 1))
+        check_images(images, self.shape)
         batches = range(0, len(images), self.batch_size)
         parts = [_tensor(images[start : start + self.batch_size]).to(self.device) for start in batches]
         return np.concatenate([self.net.features(part).cpu().numpy() for part in parts])

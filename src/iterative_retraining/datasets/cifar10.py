@@ -1,0 +1,109 @@
+"""CIFAR-10: colour images in ten classes, from the batches or the archive that the user has."""
+
+import hashlib
+import lzma
+import pickle
+import tarfile
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from iterative_retraining.datasets.options import of_augmentation, of_network
+from iterative_retraining.errors import DataError
+
+FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
+HOW = (
+    f"set data_dir to the folder {FOLDER}, to one that holds it, or to {ARCHIVE}, from "
+    f"https://www.cs.toronto.edu/~kriz/{ARCHIVE} or torchvision.datasets.CIFAR10(data_dir, download=True)"
+)
+# What tarfile and the decompressors below it raise for a damaged file.
+DAMAGED = (OSError, EOFError, ValueError, lzma.LZMAError, tarfile.TarError, zlib.error)
+LARGEST = 2**26  # bytes of a batch, of which the published ones have half
+
+
+class CIFAR10Images:
+    """60 000 colour images of 32 x 32 pixels (Krizhevsky 2009), split as published.
+
+    data_dir: the folder cifar-10-batches-py, the archive cifar-10-python.tar.gz, or a folder that holds one of them.
+    Each batch is compared with the checksum that torchvision has of it.
+    """
+
+    name = "cifar10"
+    shape = (32, 32, 3)
+    counts: Mapping[str, int] = MappingProxyType({"train": 50_000, "test": 10_000})
+    has_labels = True
+    features = "inception-legacy_pytorch"  # as the authors' metric has it
+
+    def load(self, split: str, data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """See `iterative_retraining.interfaces.Dataset`."""
+        from torchvision.datasets import CIFAR10 as PUBLISHED
+
+        place = _find(data_dir)
+        checksums = dict(PUBLISHED.train_list if split == "train" else PUBLISHED.test_list)
+        contents = _read_archive(place, checksums) if place.is_file() else _read_folder(place, checksums)
+        for name, md5 in checksums.items():
+            found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
+            if found != md5:
+                raise DataError(f"{name} in {place} is damaged or another file: MD5 {found}, should be {md5}; {HOW}")
+        batches = [pickle.loads(contents[name], encoding="latin1") for name in checksums]  # the published bytes alone
+        pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
+        labels = np.concatenate([np.asarray(batch["labels"], dtype=np.int64) for batch in batches])
+        return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels
+
+    def options(self, model: str, network: str) -> Mapping[str, Any]:
+        """The defaults of the models are those published for CIFAR-10; and the augmentation of Karras et al. (2022)."""
+        augmentation = of_augmentation(network, 0.12) if model == "edm" else {}
+        return {**of_network(network), **augmentation}
+
+
+CIFAR10 = CIFAR10Images()
+
+
+def _find(data_dir: str | Path | None) -> Path:
+    """The folder of the batches, or the archive. Raises DataError."""
+    if not data_dir:
+        raise DataError(f"cifar10 is looked for in data_dir, which is empty; {HOW}")
+    path = Path(data_dir)
+    if path.is_file() or any((path / name).is_file() for name in ("data_batch_1", "test_batch")):
+        return path
+    for inside in (path / FOLDER, path / ARCHIVE):
+        if inside.exists():
+            return inside
+    why = "which has none of them" if path.is_dir() else "which is not there"
+    raise DataError(f"cifar10 is looked for in {path}, {why}; {HOW}")
+
+
+def _read_folder(folder: Path, names: Collection[str]) -> dict[str, bytes]:
+    """The files of these names. Raises DataError."""
+    contents = {}
+    for name in names:
+        try:
+            with (folder / name).open("rb") as file:
+                contents[name] = file.read(LARGEST)
+        except OSError as error:
+            raise DataError(f"{folder / name} is missing or cannot be read ({error.strerror}); {HOW}") from error
+    return contents
+
+
+def _read_archive(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """The files of these names in a tar archive, by reading it once; nothing is written. Raises DataError."""
+    contents = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if member.isfile() and name in names and member.size < LARGEST:
+                    contents[name] = archive.extractfile(member).read()
+                if len(contents) == len(names):
+                    break
+    except DAMAGED as error:
+        why = str(error).partition(":\n")[0]  # tarfile lists every format that it tried
+        raise DataError(f"{path} is no tar archive, or a truncated or damaged one ({why}); {HOW}") from error
+    for name in names:
+        if name not in contents:
+            raise DataError(f"{path} holds no {FOLDER}/{name}; {HOW}")
+    return contents
