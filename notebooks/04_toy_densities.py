@@ -38,8 +38,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.runs.results import scale_note
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.chapters import scale_note
 from iterative_retraining.studies.report.comparisons import paired_table
 from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.ensembles import EnsembleConfig
