@@ -45,6 +45,13 @@ def save(profile: dict) -> Path:
     return path
 
 
+def manifest(attempts: list[tuple[int, dict]]) -> str:
+    """Of attempts, each by its first generation and its hardware."""
+    here = {"started": "", "git": {"commit": None, "dirty": None}, "python": "", "packages": {}}
+    made = [here | {"first_generation": first, "hardware": hardware} for first, hardware in attempts]
+    return json.dumps({"run_id": "", "n_retrain": 4, "real_sha256": "0" * 64, "attempts": made})
+
+
 def write_run(
     path: Path,
     *,
@@ -58,14 +65,20 @@ def write_run(
     """The run directory of a mix with lam = 0.5, every generation as slow as the next."""
     path.mkdir(parents=True)
     resolved = json.loads(json.dumps(resolve_options(model, "digits", options)))
-    identity = {"dataset": "digits", "model": model, "scheme": "mix", "lam": 0.5, "options": resolved}
+    identity = {"dataset": "digits", "model": model, "scheme": "mix", "lam": 0.5, "seed": 0, "options": resolved}
     fit, sample, metrics = seconds
-    row = {"n_images": n_images, "n_real": N, "seconds_fit": fit, "seconds_sample": sample, "seconds_metrics": metrics}
-    hardware = {"device": "cuda", "name": device, "threads": 1}
+    row = {
+        "n_images": n_images,
+        "n_real": N,
+        "n_synthetic": 0,
+        "checkpoint_sha256": "0" * 64,
+        "samples_sha256": "0" * 64,
+    }
+    row |= {"seconds_fit": fit, "seconds_sample": sample, "seconds_metrics": metrics}
     write = {
-        "config.json": json.dumps({"run_id": path.name, "identity": identity}),
-        "manifest.json": json.dumps({"attempts": [{"first_generation": 0, "hardware": hardware}]}),
-        "floor.json": json.dumps({"features": "digits-classifier-64"}),
+        "config.json": json.dumps({"run_id": path.name, "identity": identity | {"init": ""}}),
+        "manifest.json": manifest([(0, {"device": "cuda", "name": device, "threads": 1})]),
+        "floor.json": json.dumps({"features": "digits-classifier-64", "n_images": 898}),
         "ledger.jsonl": "".join(json.dumps({"generation": t} | row) + "\n" for t in range(generations)),
     }
     for name, text in write.items():
@@ -117,9 +130,7 @@ def test_complete_runs_are_left_out_and_begun_ones_count_what_is_left(project):
     write_run(project / "results" / "a")
     profile = load_profile("profiles/tiny.yml")
     start, synthetic, mix = list(profile.runs)[:3]
-    marker = project / "runs" / "tiny" / "complete" / start
-    marker.parent.mkdir(parents=True)
-    marker.touch()
+    write_run(project / "runs" / "tiny" / start, generations=1)
     write_run(project / "runs" / "tiny" / synthetic, generations=5)
     write_run(project / "runs" / "tiny" / mix, generations=2)
     left = work_left(profile, project / "runs" / "tiny")
@@ -129,20 +140,19 @@ def test_complete_runs_are_left_out_and_begun_ones_count_what_is_left(project):
     assert "2 of 6 runs are complete" in main(["tiny"])
 
 
-def test_a_marker_does_not_hide_that_a_run_was_extended(project):
+def test_a_marker_hides_neither_that_a_run_was_extended_nor_that_it_was_deleted(project):
     profile = load_profile("profiles/tiny.yml")
-    run = list(profile.runs)[1]
-    write_run(project / "runs" / "tiny" / run, generations=3)
+    extended, deleted = list(profile.runs)[1:3]
+    write_run(project / "runs" / "tiny" / extended, generations=3)
     (project / "runs" / "tiny" / "complete").mkdir()
-    (project / "runs" / "tiny" / "complete" / run).touch()
-    assert run in [work.run_id for work in work_left(profile, project / "runs" / "tiny")]
+    for run in (extended, deleted):
+        (project / "runs" / "tiny" / "complete" / run).touch()
+    assert {extended, deleted} <= {work.run_id for work in work_left(profile, project / "runs" / "tiny")}
 
 
 def test_a_complete_profile_needs_no_throughput(project):
-    complete = project / "runs" / "tiny" / "complete"
-    complete.mkdir(parents=True)
-    for run in load_profile("profiles/tiny.yml").runs:
-        (complete / run).touch()
+    for run_id, run in load_profile("profiles/tiny.yml").runs.items():
+        write_run(project / "runs" / "tiny" / run_id, generations=run.parameters["n_retrain"] + 1)
     assert main(["tiny"]).endswith("6 of 6 runs are complete and left out. Nothing is left to do.")
 
 
@@ -211,11 +221,8 @@ def test_a_median_over_several_devices_is_refused_until_one_is_chosen(project):
 
 def test_a_run_that_moved_counts_for_each_device(tmp_path):
     write_run(tmp_path / "a", generations=4)
-    attempts = [
-        {"first_generation": t, "hardware": {"device": "cpu", "name": name, "threads": 2}}
-        for t, name in ((0, "slow"), (3, "fast"))
-    ]
-    (tmp_path / "a" / "manifest.json").write_text(json.dumps({"attempts": attempts}))
+    attempts = [(t, {"device": "cpu", "name": name, "threads": 2}) for t, name in ((0, "slow"), (3, "fast"))]
+    (tmp_path / "a" / "manifest.json").write_text(manifest(attempts))
     kind = Kind.of("digits", "edm", resolve_options("edm", "digits", {}), "auto")
     sources = [measured_speeds([kind], [tmp_path], device)[kind].source for device in ("slow", "fast")]
     assert sources == ["3 generations on slow, 2 thread(s): a", "1 generations on fast, 2 thread(s): a"]

@@ -1,5 +1,8 @@
+import errno
+import gc
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +16,9 @@ from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import RunError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.runs.directory import Run, read_ledger
+from iterative_retraining.runs.locks import in_use
+from iterative_retraining.runs.progress import opening_lines
+from iterative_retraining.status import run_status
 
 from conftest import TINY_RUN, start_run, untimed
 
@@ -171,6 +177,83 @@ def test_two_processes_on_one_run(done):
     assert "is in use by another process" in error
     held.close()
     assert ended(start_run({**GAUSSIAN, "run_dir": str(done)}))[0] == 0
+
+
+def test_a_refused_second_opener_leaves_the_lock_to_the_first(done):
+    first = open_experiment(run_dir=done, **{**GAUSSIAN, "n_retrain": 5})
+    for seed in (1, 0):
+        with pytest.raises(
+            RunError, match=r"is open already in this process; close it first \(experiment.run.close\(\)"
+        ):
+            open_experiment(run_dir=done, **GAUSSIAN, seed=seed)
+    code, error = ended(start_run({**GAUSSIAN, "run_dir": str(done)}))
+    assert code != 0
+    assert "is in use by another process" in error
+    assert len(list(first.records())) == 6
+    assert [row["generation"] for row in read_ledger(done)] == list(range(6))
+
+
+def test_a_lock_ends_with_its_object(done):
+    first = open_experiment(run_dir=done, **{**GAUSSIAN, "n_retrain": 5})
+    first.run.close()
+    second = open_experiment(run_dir=done, **{**GAUSSIAN, "n_retrain": 5})
+    first.run.close()  # a second time: not the lock of the second
+    assert in_use(done)
+    with pytest.raises(RunError, match="was closed, and others may write there now; open the experiment again"):
+        list(first.records())
+    assert len(read_ledger(done)) == 4
+    del second
+    gc.collect()
+    assert not in_use(done)
+    open_experiment(run_dir=done, **GAUSSIAN).run.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_and_no_descriptor_leaks(done, monkeypatch, number):
+    def flock(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", flock)
+        with pytest.raises(RunError, match=r"is on a file system without locks .* choose a run_dir on another"):
+            open_experiment(run_dir=done, **GAUSSIAN)
+        assert not in_use(done)
+    assert len(os.listdir("/proc/self/fd")) == before
+    open_experiment(run_dir=done, **GAUSSIAN).run.close()
+
+
+@pytest.mark.parametrize("gone", [["ledger.jsonl"], ["ledger.jsonl", "manifest.json"], ["manifest.json"]])
+def test_a_run_does_not_start_over_where_its_ledger_or_manifest_is_lost(done, gone):
+    for name in gone:
+        (done / name).unlink()
+    before = (done / "checkpoint-0003.safetensors").read_bytes()
+    with pytest.raises(
+        RunError, match=rf"{gone[0]} (holds 0 complete generations and there were \d or more|is missing)"
+    ):
+        open_experiment(run_dir=done, **GAUSSIAN)
+    assert (done / "checkpoint-0003.safetensors").read_bytes() == before
+    assert run_status(done).state == "damaged"
+
+
+def test_weights_that_an_earlier_attempt_promised_to_keep_are_kept(tmp_path):
+    run = finish({**GAUSSIAN, "keep_every": 2}, tmp_path / "run")
+    finish({**GAUSSIAN, "n_retrain": 7}, run)
+    assert sorted(int(p.stem[-4:]) for p in run.glob("checkpoint-*")) == [0, 2, 4, 6, 7]
+
+
+def test_another_machine_is_said_in_one_line(done):
+    manifest = json.loads((done / "manifest.json").read_text())
+    manifest["attempts"][0]["packages"]["torch"] = "1.0"
+    manifest["attempts"][0]["hardware"]["threads"] = 7
+    (done / "manifest.json").write_text(json.dumps(manifest))
+    more = {**GAUSSIAN, "n_retrain": 4}
+    run = open_experiment(run_dir=done, **more).run
+    (note,) = [line for line in opening_lines(run, 4).splitlines() if line.startswith("note: ")]
+    assert re.search(r"another torch 1\.0 then, \S+ now, another number of threads 7 then, 1 now$", note)
+    run.close()
+    run = open_experiment(run_dir=done, **more).run
+    assert "note" not in opening_lines(run, 4)
 
 
 def test_numbers_that_are_not_finite_are_not_kept(done):

@@ -1,6 +1,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +70,12 @@ def breaks(monkeypatch, error):
 
 def test_a_divergence_is_a_failure_with_its_message(tmp_path, monkeypatch):
     breaks(monkeypatch, NonFiniteLossError("the loss is nan at step 3"))
+    experiment = open_experiment(run_dir=tmp_path / "run", **GAUSSIAN)
     with pytest.raises(NonFiniteLossError):
-        finish(tmp_path / "run")
+        next(experiment.records())
     status = run_status(tmp_path / "run")
     assert status.state == "running"  # this process still holds the directory
-    from iterative_retraining.runs.locks import unlock
-
-    unlock(tmp_path / "run")
+    experiment.run.close()
     status = run_status(tmp_path / "run")
     assert status.state == "failed"
     assert status.message.startswith("NonFiniteLossError: generation 0: the loss is nan at step 3")
@@ -101,6 +102,34 @@ def test_a_damaged_ledger_is_a_state_too(done):
     status = run_status(done)
     assert status.state == "damaged"
     assert "line 1 is damaged" in status.message
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.json", "ledger.jsonl"])
+def test_a_damaged_run_is_a_row_and_not_the_end(done, tmp_path, name):
+    broken = tmp_path / "broken"
+    shutil.copytree(done, broken)
+    (broken / name).write_text('{"run_id": 3}\n')
+    table = status_table([done, broken])
+    assert sorted(table.state) == ["complete", "damaged"]
+    assert name in table.message[table.state == "damaged"].item()
+
+
+def test_without_a_manifest_no_run_is_complete(done):
+    (done / "manifest.json").unlink()
+    assert (run_status(done).state, run_status(done).wanted) == ("damaged", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "error: nowhere: nothing is there"),
+        (["."], "error: no run directory in .: none has a config.json"),
+    ],
+)
+def test_status_of_nothing_is_an_error(tmp_path, arguments, message):
+    command = [sys.executable, "-m", "iterative_retraining.status"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", message)
 
 
 def test_results_of_other_code_are_stale(done):

@@ -83,10 +83,15 @@ MANIFEST = _object(
     initial_identity={"anyOf": [{"type": "null"}, IDENTITY]},
     reproduced={"type": "array", "items": _object("generations", generations=COUNT, **MADE_BY)},
 )
+_PLAIN = {"type": ["string", "number", "null"]}
 FLOOR = {
     **_object("features n_images", features=TEXT, n_images={**COUNT, "minimum": 1}),
     "additionalProperties": {
-        "anyOf": [{"type": ["string", "number"]}, {"type": "array", "items": NUMBER, "minItems": 1}]
+        "anyOf": [
+            _PLAIN,
+            {"type": "array", "items": NUMBER, "minItems": 1},
+            {"type": "object", "additionalProperties": _PLAIN},
+        ]
     },
 }
 RESTORE = "restore it, or start again in another directory"
