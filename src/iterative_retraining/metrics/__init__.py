@@ -32,7 +32,7 @@ VALUES = {name: value for metric in METRICS.values() for name, value in metric.v
 
 
 def label_of(value_name: str) -> str:
-    """What tables and axes call the value of a metric; the name itself, spaced, where no metric here yields it."""
+    """What tables and axes call the value of a metric; its name, spaced, where no metric here yields it."""
     return VALUES[value_name].label if value_name in VALUES else value_name.replace("_", " ")
 
 
