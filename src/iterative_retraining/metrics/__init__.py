@@ -100,6 +100,11 @@ class ImageMetrics:
         self._metrics = FeatureMetrics(self.real_features, self.test_features, **self._given)
         self._real = real
 
+    def names(self, real: np.ndarray) -> list[str]:
+        """The keys in METRICS of what is measured against ``real``."""
+        self._prepare(real)
+        return [metric.name for metric in self._metrics.metrics]
+
     def __call__(self, generated: np.ndarray, *, real: np.ndarray) -> Values:
         self._prepare(real)
         return self._metrics(self.features(generated)) | Values({}, features=self.features.name)
