@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from iterative_retraining.datasets import load_dataset
+from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
@@ -99,3 +101,15 @@ def test_the_cheapest_sampler_is_exact_enough_and_no_cheaper_one_is():
 def test_the_plane_is_sampled_within_half_a_per_cent(family):
     gains = spectrum_gains(PLANE_FAMILIES[family].process, np.square([0.06, 0.08, 0.1, 0.2, 0.5, 0.7]))
     np.testing.assert_allclose(gains, 1, atol=0.005)
+
+
+@pytest.mark.parametrize(("model", "smallest_std"), [("edm", 0.036), ("flow_matching", 0.036), ("ddpm", 0.05)])
+def test_the_digits_samplers_keep_their_spectrum_within_half_a_per_cent(model, smallest_std):
+    """Grey levels are 1/8 apart, which alone has a standard deviation of 0.036."""
+    images, _ = load_dataset("digits")
+    eigenvalues = np.linalg.eigvalsh(np.cov((images.reshape(len(images), -1) / 127.5 - 1).T))
+    process = build_model(model, images.shape[1:], resolve_options(model, "digits", {})).process
+    gains = spectrum_gains(process, eigenvalues[eigenvalues > smallest_std**2])
+    assert len(gains) > 50
+    np.testing.assert_array_less(np.abs(gains - 1), 0.005)
+    assert evaluations(process) <= 30

@@ -47,6 +47,10 @@ OPTIONS = {  # our choices
     "norm_groups": 16,
     "ema_halflife_images": 50_000,
 }
+# Within 0.5 % in one pass, see digits.SAMPLERS; the images vary so much along the first eigenvector that the start has
+# to count it in. No sampler of DDPM's whole levels does so for the finest structure: there it is as by default.
+SAMPLER = {"solver": "dpmpp_3m", "n_steps": 34, "rho": 10.0, "start_data_std": 4.0}
+SAMPLERS: dict[str, dict[str, Any]] = {"edm": SAMPLER, "flow_matching": SAMPLER | {"spacing": "karras"}}
 
 
 class FashionMNIST:
@@ -69,7 +73,7 @@ class FashionMNIST:
 
     def options(self, model: str, network: str) -> Mapping[str, Any]:
         """See `iterative_retraining.interfaces.Dataset`."""
-        return OPTIONS | of_network(network)
+        return OPTIONS | SAMPLERS.get(model, {}) | of_network(network)
 
 
 FASHION_MNIST = FashionMNIST()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.datasets.fashion_mnist import FASHION_MNIST
+from iterative_retraining.datasets.fashion_mnist import FASHION_MNIST, SAMPLERS
 from iterative_retraining.datasets.fashion_mnist import OPTIONS as FULL_SIZE
 from iterative_retraining.datasets.options import of_network
 
@@ -32,7 +32,7 @@ class FashionMNIST14:
 
     def options(self, model: str, network: str) -> Mapping[str, Any]:
         """See `iterative_retraining.interfaces.Dataset`."""
-        return OPTIONS | of_network(network)
+        return OPTIONS | SAMPLERS.get(model, {}) | of_network(network)
 
 
 FASHION_MNIST14 = FashionMNIST14()
