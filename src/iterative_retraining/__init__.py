@@ -1,5 +1,7 @@
 """Iterative retraining of generative models on their own data: Algorithm 1, its parts by name, and its runs."""
 
+from typing import Any
+
 from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS, load_dataset
 from iterative_retraining.errors import ConfigError, DataError, RunError, UserError
@@ -11,7 +13,7 @@ from iterative_retraining.models import MODELS, build_model, resolve_options
 from iterative_retraining.models.gain import sampler_gain
 from iterative_retraining.retrain import GenerationRecord, retrain
 from iterative_retraining.runs.memory import MemoryRun
-from iterative_retraining.runs.results import find_results, read_floor, read_runs
+from iterative_retraining.runs.reading import read_floor
 from iterative_retraining.schemes import (
     SCHEMES,
     Accumulate,
@@ -65,3 +67,12 @@ __all__ = [
     "retrain",
     "sampler_gain",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`find_results` and `read_runs`, whose tables need pandas: it is loaded where they are asked for."""
+    if name not in ("find_results", "read_runs"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from iterative_retraining.runs import results
+
+    return getattr(results, name)

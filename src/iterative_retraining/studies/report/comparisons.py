@@ -41,10 +41,8 @@ def paired_tests(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> pd.DataF
             continue
         for name in _shown(table, metrics):
             gaps = (own.loc[seeds, name] - control.loc[seeds, name]).to_numpy()
-            error = stats.sem(gaps)
-            half = stats.t.ppf(0.975, len(seeds) - 1) * error
-            p = stats.ttest_1samp(gaps, 0.0).pvalue if error > 0 else np.nan
-            rows.append((arm.label, name, len(seeds), gaps.mean(), half, p))
+            p = stats.ttest_1samp(gaps, 0.0).pvalue if np.ptp(gaps) > 0 else np.nan
+            rows.append((arm.label, name, len(seeds), gaps.mean(), half_width(gaps), p))
     found = pd.DataFrame(rows, columns=["arm", "metric", "n_seeds", "difference", "half_width", "p"])
     tested = found.p.notna()
     found["q"] = np.nan
@@ -61,13 +59,17 @@ def paired_table(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> str:
     arms = list(dict.fromkeys(tests.arm))
     lines = [f"| metric, less that of λ = 0 | {' | '.join(arms)} |", "|---|" + "---|" * len(arms)]
     for name, rows in tests.groupby("metric", sort=False):
-        cells = [f"{r.difference:+.3f} ± {r.half_width:.3f} (q = {r.q:.2g})" for r in rows.itertuples()]
+        cells = [f"{r.difference:+.3f} ± {r.half_width:.3f} ({_told(r.q)})" for r in rows.itertuples()]
         lines.append(f"| {label_of(name)} | {' | '.join(cells)} |")
     note = (
         "Mean over the second half of the retrainings, less that of λ = 0 of the same seed: mean over "
         f"{tests.n_seeds.min()} seeds ± 95 % t-interval; q: paired t-test, Benjamini–Hochberg over the table."
     )
     return "\n".join(lines) + f"\n\n{note}"
+
+
+def _told(q: float) -> str:
+    return "the same in all seeds" if np.isnan(q) else f"q = {q:.2g}"
 
 
 def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[str] = SHOWN) -> str:
@@ -148,5 +150,12 @@ def interval(values: np.ndarray, digits: int = 3) -> str:
         return ""
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {half_width(values):.{digits}f}"
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half the 95 % t-interval of the mean of two or more ``values``; 0 where all are the same."""
+    if np.ptp(values) == 0:
+        return 0.0
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval()
+    return (high - low) / 2
