@@ -11,7 +11,6 @@ group norm and with this package's, in turn, ratios pair by pair; and the norm a
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -50,7 +49,7 @@ SIZES = [(512, 16, 8), (512, 32, 8), (512, 32, 4), (256, 64, 14), (128, 32, 28),
 def trained(n_images: int, seed: int) -> NetworkModel:
     """The default EDM for digits after ``n_images`` images."""
     real, _ = load_dataset("digits")
-    options = resolve_options("edm", "digits", {"sampling_batch_size": 128})
+    options = resolve_options("edm", "digits", {})
     model = build_model("edm", real.shape[1:], options, n_images_initial=n_images, n_images_per_retraining=0)
     return model.fit(TrainingSet.of(real), seed=seed)
 
@@ -132,8 +131,9 @@ def main(given: argparse.Namespace) -> None:
     shape = UNetConfig(channels=32, multipliers=(1, 2, 2), blocks_per_level=1, augment_labels=0)
     config = TrainingConfig(network=shape, n_images_initial=64, n_images_per_retraining=0, sampling_batch_size=32)
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
-    large = NetworkModel(replace(EDM(), n_steps=5), config).fit(TrainingSet.of(images), seed=0)
-    rows = {"digits, 18 steps": (digits, 4 * given.samples), "32 x 32, 32 channels, 5 steps": (large, 32)}
+    large = NetworkModel(EDM(n_steps=5), config).fit(TrainingSet.of(images), seed=0)
+    digits.process = large.process
+    rows = {"digits, batches of 512": (digits, 512), "32 x 32, 32 channels, batches of 32": (large, 32)}
     sampling_rows(rows, given.repeats)
     norm_rows(given.repeats)
 
@@ -143,5 +143,5 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--images", type=int, default=20_000, help="of the training")
     parser.add_argument("--samples", type=int, default=128, help="images that each solver makes")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=7)
     main(parser.parse_args())

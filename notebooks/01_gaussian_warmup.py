@@ -23,14 +23,17 @@ scale = "by hand"
 
 # %% tags=["hide-input"]
 import numpy as np
+import pandas as pd
 from IPython.display import Markdown
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.retrain import retrain
-from iterative_retraining.runs.results import scale_note
 from iterative_retraining.schemes import FullySynthetic
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.arms import arm_label
+from iterative_retraining.studies.report.chapters import scale_note
+from iterative_retraining.studies.report.comparisons import interval
 from iterative_retraining.studies.theory.gaussian_chains import (
     contraction,
     expected_std,
@@ -148,14 +151,13 @@ exact_volume = {d: np.exp(steps * log_std_drift(n, d)) for d in dims}
 figure = plots.decay_by_dimension(steps, volume, exact_volume)
 
 # %% tags=["hide-input"]
-bound, rows = expected_std(n, 300), ""
+mean_eigenvalue = "mean eigenvalue of $\\sqrt{\\Sigma_{300}}$ over chains (95 %)"
+rows, bound = [], {"$\\alpha(n)^{300}$": f"{expected_std(n, 300):.3f}"}
 for d in dims:
     eigenvalues = np.linalg.svd(factors[d][-1], compute_uv=False).mean(axis=1)
-    error = 1.96 * eigenvalues.std() / np.sqrt(len(eigenvalues))
-    rows += f"| {d} | {eigenvalues.mean():.3f} ± {error:.3f} | {bound:.3f} |\n"
-head = "| $d$ | mean eigenvalue of $\\sqrt{\\Sigma_{300}}$ over chains (95 %) | $\\alpha(n)^{300}$ |"
+    rows.append({"$d$": d, mean_eigenvalue: interval(eigenvalues)} | bound)
 glue("dimension-chains", n_chains // 4, display=False)
-Markdown(f"{head}\n|---|---|---|\n{rows}")
+Markdown(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 # %% [markdown]
 # The table, over {glue:text}`dimension-chains` chains, shows {prf:ref}`prop-collapse` in $d$ dimensions: from $\Sigma_0 = I$
@@ -171,29 +173,23 @@ Markdown(f"{head}\n|---|---|---|\n{rows}")
 
 # %%
 arms = [("fully_synthetic", None, std)]
+few = min(n_chains, 2000)
 for lam in (0.1, 0.5, 1.0, 2.0):
-    arms.append(
-        (
-            "mix",
-            lam,
-            simulate_std(n, n_generations, min(n_chains, 2000), seed=seed, lam=lam)[1],
-        )
-    )
+    _, chains = simulate_std(n, n_generations, few, seed=seed, lam=lam)
+    arms.append(("mix", lam, chains))
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-mix", "caption": "σ_t over chains, median and 5 to 95 %. Fully synthetic retraining collapses; with the real data in the mix σ_t fluctuates around the estimate from the real data, for every λ, with no trend."}, "image": {"alt": "Bands of the standard deviation against retrainings: the fully synthetic band falls to zero, the bands of lambda 0.1, 0.5, 1 and 2 stay around one."}}
 figure = plots.std_bands(arms)
 
 # %% tags=["hide-input"]
-rows = ""
+rows, median = [], f"median of $\\sigma_t$ at t = {n_generations}"
 for scheme, lam, chains in arms:
-    late = chains[-1]
-    low, high = stats.bootstrap(
-        (late,), np.median, n_resamples=500, rng=np.random.default_rng(seed)
-    ).confidence_interval
-    rows += f"| {plots.arm_style(scheme, lam)['label']} | {np.median(late):.4f} | {low:.4f} to {high:.4f} | {late.std():.4f} |\n"
-Markdown(
-    f"| arm | median of $\\sigma_t$ at t = {n_generations} | 95 % interval | spread over chains |\n|---|---|---|---|\n{rows}"
-)
+    late, rng = chains[-1], np.random.default_rng(seed)
+    found = stats.bootstrap((late,), np.median, n_resamples=500, rng=rng)
+    row = {"arm": arm_label(scheme, lam), median: f"{np.median(late):.4f}"}
+    row["95 % interval"] = "{:.4f} to {:.4f}".format(*found.confidence_interval)
+    rows.append(row | {"spread over chains": f"{late.std():.4f}"})
+Markdown(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 # %% [markdown]
 # ## The same distribution from Algorithm 1 itself

@@ -26,8 +26,8 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.runs.results import scale_note
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.chapters import scale_note
 from iterative_retraining.studies.theory import fixed_point as theory
 from iterative_retraining.studies.theory.families import (
     GaussianFamily,

@@ -29,9 +29,9 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.runs.results import scale_note
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.chapters import scale_note
 from iterative_retraining.studies.theory.families import LocationScale, Points
 from iterative_retraining.studies.theory.finite_samples import (
     mean_variance,
@@ -256,10 +256,10 @@ Markdown(
 
 # %% tags=["hide-input"]
 rows = [
-    f"| {v:g} | {stationary_excess(v):.4f} | {seeds_needed(v):,.0f} |"
+    {"λ": v, "excess variance": stationary_excess(v), "runs of each": seeds_needed(v)}
     for v in (0.001, 0.01, 0.1, 0.5, 1, 10)
 ]
-Markdown("| λ | excess variance | runs of each |\n|---|---|---|\n" + "\n".join(rows))
+Markdown(pd.DataFrame(rows).to_markdown(index=False, floatfmt=("g", ".4f", ",.0f")))
 
 # %% tags=["hide-input"]
 glue("level-exact", f"{stationary_excess(0.1):.4f}", display=False)

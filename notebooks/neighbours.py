@@ -25,9 +25,9 @@ scale = "by hand"
 import numpy as np
 from IPython.display import Markdown
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.runs.results import scale_note
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.studies import plots
+from iterative_retraining.studies.report.chapters import scale_note
 from iterative_retraining.studies.theory.finite_samples import (
     mean_variance,
     optimal_weight,

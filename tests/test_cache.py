@@ -28,11 +28,13 @@ def test_an_array_is_made_once_and_then_mapped(tmp_path):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["name.npy"]
 
 
-def test_a_file_cut_anywhere_is_made_again(tmp_path):
+def test_a_file_that_is_cut_or_changed_anywhere_is_made_again(tmp_path):
     file = tmp_path / "name.npy"
     cached_array("name", Making(), n=6, dtype=np.uint8, folder=tmp_path)
     whole = file.read_bytes()
-    for damaged in [*(whole[:n] for n in range(0, len(whole), 9)), whole + b"x", b"x" * len(whole), whole[:3] * 40]:
+    flipped = [whole[:n] + bytes([whole[n] ^ 1 << n % 8]) + whole[n + 1 :] for n in range(len(whole))]
+    cut = [whole[:n] for n in range(0, len(whole), 9)]
+    for damaged in [*cut, *flipped, whole + b"x", b"x" * len(whole), whole[:3] * 40, b""]:
         file.write_bytes(damaged)
         make = Making()
         np.testing.assert_array_equal(cached_array("name", make, n=6, dtype=np.uint8, folder=tmp_path), ARRAY)
@@ -42,7 +44,7 @@ def test_a_file_cut_anywhere_is_made_again(tmp_path):
 
 @pytest.mark.parametrize("other", [ARRAY[:5], ARRAY.astype(np.float32), np.array(3, dtype=np.uint8)])
 def test_another_array_is_made_again(tmp_path, other):
-    np.save(tmp_path / "name.npy", other)
+    cached_array("name", lambda: other, n=len(np.atleast_1d(other)), dtype=other.dtype, folder=tmp_path)
     np.testing.assert_array_equal(cached_array("name", Making(), n=6, dtype=np.uint8, folder=tmp_path), ARRAY)
 
 

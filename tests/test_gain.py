@@ -11,6 +11,7 @@ from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.gain import cheapest_sampler, evaluations, gaussian_field, sampler_gain, spectrum_gains
+from iterative_retraining.studies.toy2d.members import PLANE_FAMILIES
 
 ANCESTRAL = DDPM(solver="ancestral_posterior", spacing="uniform", n_steps=1000)
 
@@ -92,3 +93,9 @@ def test_the_cheapest_sampler_is_exact_enough_and_no_cheaper_one_is():
             assert abs(spectrum_gains(other, spectrum) - 1).max() > 0.005
     with pytest.raises(ValueError, match=r"no sampler has all gains within 0.005 of 1: the best is off by 0.1"):
         cheapest_sampler([EDM(n_steps=18)], [0.0025])
+
+
+@pytest.mark.parametrize("family", ["ddpm", "edm", "flow_matching"])
+def test_the_plane_is_sampled_within_half_a_per_cent(family):
+    gains = spectrum_gains(PLANE_FAMILIES[family].process, np.square([0.06, 0.08, 0.1, 0.2, 0.5, 0.7]))
+    np.testing.assert_allclose(gains, 1, atol=0.005)

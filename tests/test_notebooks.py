@@ -62,6 +62,14 @@ def test_notebooks_are_short_hold_no_output_and_check_their_parameters(notebook)
     assert set(names.split()) == set(declared)
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_what_a_notebook_imports_of_the_package_is_there(notebook):
+    tree = ast.parse("\n".join(c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("iterative_retraining"):
+            exec(f"from {node.module} import {', '.join(a.name for a in node.names)}", {})
+
+
 def test_only_injected_names_are_checked():
     namespace = {"In": ["", "lam = 0.5\nseed = 0", "# Parameters\nlam = 0.1\n", "x = 3"]}
     check_parameters(namespace, "lam seed")

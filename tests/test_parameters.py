@@ -123,7 +123,7 @@ def test_an_error_inside_is_not_taken_for_an_unknown_name(monkeypatch):
         raise TypeError("inside")
 
     monkeypatch.setattr(__main__, "open_experiment", fails)
-    with pytest.raises(TypeError, match="^inside$"):
+    with pytest.raises(TypeError, match=r"^inside$"):
         __main__.main([])
 
 

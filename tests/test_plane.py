@@ -185,9 +185,13 @@ def test_score_errors_are_those_against_the_exact_score(found):
 
 def test_the_table_of_the_ends(study, found):
     runs = found["edm"].runs
-    lines = ends_table(runs, study.floor).splitlines()
-    assert len(lines) == 2 + 4 + 1  # head, two arms at two generations, floor
-    assert lines[2].startswith("| edm | fully synthetic | 0 |")
-    assert lines[0].count("|") == 4 + len(NAMES)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ends_table(runs, study.floor).splitlines()]
+    assert len(rows) == 2 + 4 + 1  # head, two arms at two generations, floor
+    assert {len(row) for row in rows} == {3 + len(NAMES)}
+    assert {tuple(row[:3]) for row in rows[2:6]} == {
+        ("edm", arm, t) for arm in ("fully synthetic", "λ = 1") for t in "03"
+    }
+    assert rows[6][:3] == ["real vs real", "", ""]
     mean = runs[(runs.generation == 3) & (runs.scheme == "mix")].energy_distance.mean()
-    assert f"| edm | λ = 1 | 3 | {mean:.3f} ±" in "\n".join(lines)
+    (last,) = [row for row in rows if row[1:3] == ["λ = 1", "3"]]
+    assert last[3].startswith(f"{mean:.3f} ±")

@@ -1,9 +1,12 @@
 """The reference of the package in the book: every module is in it, and docstrings read there as they stand."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 from docutils.core import publish_doctree
+
+import iterative_retraining
 
 from conftest import ROOT
 
@@ -33,9 +36,15 @@ def test_paragraphs_stay_apart():
     assert lines == ["\\ One two.", "", "\\ \\* three", ""]
 
 
+def test_names_that_are_listed_stand_in_a_line_each():
+    lines = ["k, n: numbers", "of things", "test : more", "", "Prose that goes", "on: here"]
+    extension.as_plain_text(None, "function", "f", None, "", lines)
+    assert lines == ["\\ k, n: numbers of things", "", "\\ test : more", "", "\\ Prose that goes on: here", ""]
+
+
 def test_every_module_has_its_place():
     text = extension.reference()
-    source = ROOT / "src" / "iterative_retraining"
+    source = Path(iterative_retraining.__file__).parent
     for path in source.rglob("*.py"):
         parts = path.relative_to(source.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -68,7 +68,7 @@ def test_a_failed_chapter_leaves_the_good_page(tmp_path, monkeypatch):
     tolerant.cells[1].metadata["tags"] = ["raises-exception"]
     nbformat.write(tolerant, failing)
     with pytest.raises(
-        ValueError, match="a cell ended in ZeroDivisionError: division by zero; page.ipynb is left as it"
+        ValueError, match=r"a cell ended in ZeroDivisionError: division by zero; page\.ipynb is left as it"
     ):
         execute(str(failing), "page.ipynb", {"n": 2})
     assert (tmp_path / "page.ipynb").read_bytes() == before

@@ -14,6 +14,7 @@ PACKAGE = "iterative_retraining"
 MARK = "%% package reference"
 ROOMS = ("datasets", "schemes", "models", "metrics", "runs", "studies")
 QUOTED = re.compile(r"(``.+?``|`.+?`)")
+NAMED = r"[a-z_]\w*(?:, \w+)* ?: "  # at the start of a line
 
 
 def modules() -> Iterator[ModuleType]:
@@ -56,8 +57,10 @@ def escaped(text: str) -> str:
 
 
 def as_plain_text(app, what, name, obj, options, lines):
-    """Every paragraph of a docstring as one of plain text."""
-    paragraphs = re.split(r"\n\s*\n", "\n".join(lines))
+    """Every paragraph of a docstring as one of plain text; one that lists names, "name: what", as one for each."""
+    paragraphs = []
+    for text in re.split(r"\n\s*\n", "\n".join(lines)):
+        paragraphs += re.split(rf"\n(?={NAMED})", text) if re.match(NAMED, text) else [text]
     lines[:] = [line for text in paragraphs if text.strip() for line in (escaped(text), "")]
 
 

@@ -3,11 +3,14 @@
 import os
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+N_CHECKSUM = 4  # bytes behind the array: the CRC-32 of all before them
 
 
 def cache_folder() -> Path:
@@ -20,9 +23,9 @@ def cached_array(
 ) -> np.ndarray:
     """The array (n, ...) that ``folder`` keeps as ``name``.npy, memory-mapped and read-only.
 
-    If it is missing, truncated or another array, ``make()`` makes it again. Any number of processes may do so at once:
-    a file appears whole or not at all. folder: by default `cache_folder`. Where it cannot be written, a RuntimeWarning
-    says so, and the array stays in memory.
+    If it is missing, truncated, changed in any byte or another array, ``make()`` makes it again. Any number of
+    processes may do so at once: a file appears whole or not at all. folder: by default `cache_folder`. Where it cannot
+    be written, a RuntimeWarning says so, and the array stays in memory.
     """
     path = Path(folder or cache_folder()) / f"{name}.npy"
     found = _load(path)
@@ -45,10 +48,15 @@ def cached_array(
 def _load(path: Path) -> np.ndarray | None:
     """The array of a whole file; None if there is none."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-        return array if array.offset + array.nbytes == path.stat().st_size else None
-    except (OSError, ValueError):
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+        whole = _checksum(content[:-N_CHECKSUM]) == content[-N_CHECKSUM:].tobytes()
+        return np.lib.format.open_memmap(path, mode="r") if whole else None
+    except Exception:  # NumPy has no one error for a file that is none of its own; whatever it is, there is no array
         return None
+
+
+def _checksum(content: np.ndarray) -> bytes:
+    return zlib.crc32(content).to_bytes(N_CHECKSUM, "little")
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -57,6 +65,8 @@ def _save(path: Path, array: np.ndarray) -> None:
         part = Path(folder) / path.name
         with part.open("wb") as file:
             np.save(file, array, allow_pickle=False)
+            file.flush()
+            file.write(_checksum(np.memmap(part, dtype=np.uint8, mode="r")))
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

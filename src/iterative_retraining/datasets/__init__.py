@@ -7,13 +7,18 @@ import numpy as np
 from iterative_retraining.datasets.cifar10 import CIFAR10
 from iterative_retraining.datasets.digits import DIGITS
 from iterative_retraining.datasets.fashion_mnist import FASHION_MNIST
+from iterative_retraining.datasets.fashion_mnist14 import FASHION_MNIST14
 from iterative_retraining.datasets.ffhq64 import FFHQ64
+from iterative_retraining.datasets.photos import PHOTOS32, PHOTOS64
 from iterative_retraining.errors import DataError, find, refuse_unknown
 from iterative_retraining.interfaces import Dataset
 
 DATASETS: dict[str, Dataset] = {
     "digits": DIGITS,
     "fashion_mnist": FASHION_MNIST,
+    "fashion_mnist14": FASHION_MNIST14,
+    "photos32": PHOTOS32,
+    "photos64": PHOTOS64,
     "cifar10": CIFAR10,
     "ffhq64": FFHQ64,
 }

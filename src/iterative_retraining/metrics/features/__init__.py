@@ -10,13 +10,14 @@ from iterative_retraining.datasets import find_dataset
 from iterative_retraining.errors import ConfigError, refuse_unknown
 from iterative_retraining.interfaces import FeatureSpace
 from iterative_retraining.metrics.features.checks import FeatureEntry
-from iterative_retraining.metrics.features.classifiers import DIGITS, FASHION_MNIST, ClassifierFeatures
+from iterative_retraining.metrics.features.classifiers import DIGITS, FASHION_MNIST, FASHION_MNIST14, ClassifierFeatures
 from iterative_retraining.metrics.features.dino import DINOV2
 from iterative_retraining.metrics.features.inception import INCEPTION_CLEAN, INCEPTION_LEGACY_PYTORCH
 
 FEATURES: dict[str, FeatureEntry] = {
     "digits": DIGITS,
     "fashion_mnist": FASHION_MNIST,
+    "fashion_mnist14": FASHION_MNIST14,
     "inception-legacy_pytorch": INCEPTION_LEGACY_PYTORCH,
     "inception-clean": INCEPTION_CLEAN,
     "dinov2": DINOV2,

@@ -74,6 +74,7 @@ class ClassifierSpace:
 
 DIGITS = ClassifierSpace("digits", (8, 8, 1), (16, 32), n_epochs=20)
 FASHION_MNIST = ClassifierSpace("fashion_mnist", (28, 28, 1), (32, 64, 64, 64), n_epochs=6)
+FASHION_MNIST14 = ClassifierSpace("fashion_mnist14", (14, 14, 1), (32, 48, 48), n_epochs=6)
 
 
 def _tensor(images: np.ndarray) -> torch.Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import stats
 
-from iterative_retraining.schemes import synthetic_count
+from iterative_retraining.schemes.ratio import check_lam, synthetic_count
 from iterative_retraining.seeding import generator
 
 SCHEMES = ("fully_synthetic", "mix", "fresh", "accumulate", "accumulate_subsample")
@@ -47,8 +47,7 @@ def contraction_rate(lam: float, fraction: float = 1.0) -> float:
 def _check(lam: float, fraction: float, weight: float | None = None) -> None:
     if weight is not None and not 0 < weight <= 1:
         raise ValueError(f"weight = {weight} is not allowed: the share of the real data's mean, above 0 and at most 1")
-    if not 0 <= lam < math.inf:
-        raise ValueError(f"lam = {lam} is not allowed: it is the ratio synthetic : real, a finite number >= 0")
+    check_lam(lam)
     if not 0 < fraction <= 1:
         raise ValueError(
             f"fraction = {fraction} is not allowed: a retraining goes more than 0 and at most all of the way"

@@ -4,7 +4,6 @@ A = E_data of the Hessian of log p at theta*, B = the same under the model itsel
 All in float64. Expectations are weighted sums over `Points`: exact for Gaussians, else quadrature on a line.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
+from iterative_retraining.schemes.ratio import check_lam
 from iterative_retraining.studies.report.comparisons import interval
 from iterative_retraining.studies.theory.families import Family, Points
 
@@ -99,12 +99,6 @@ def rate_ferbach(lam: float, alpha: float, L: float, eps: float) -> float:
     """lam (alpha + eps L) / (alpha + lam (alpha - eps L)), the rate of Ferbach et al. (2024), second hand."""
     check_lam(lam)
     return lam * (alpha + eps * L) / (alpha + lam * (alpha - eps * L))
-
-
-def check_lam(lam: float) -> None:
-    """Raises ValueError unless lam is a finite number >= 0."""
-    if not 0 <= lam < math.inf:
-        raise ValueError(f"lam = {lam} is not allowed: it is the ratio synthetic : real, a finite number >= 0")
 
 
 def lipschitz(family: Family, theta: Tensor, low: float, high: float, *, n: int = 4001) -> tuple[float, float]:

@@ -14,9 +14,10 @@ from scipy import optimize
 from torch import Tensor
 from torch.func import grad, vmap
 
+from iterative_retraining.schemes.ratio import check_lam
 from iterative_retraining.seeding import generator
 from iterative_retraining.studies.theory.families import Family, Points
-from iterative_retraining.studies.theory.fixed_point import NotAMaximumError, check_lam, curvatures, penalised_objective
+from iterative_retraining.studies.theory.fixed_point import NotAMaximumError, curvatures, penalised_objective
 
 Objective = Callable[[Tensor], Tensor]
 

@@ -149,9 +149,11 @@ class _Call(torch.nn.Module):
 
 
 # Levels run from about -2 to 2 in all of them; for distributions whose coordinates have a variance of about 0.5.
+# One pass of a sampler keeps the standard deviation of Gaussian data, 0.06 to 0.7, within 0.5 % (`models.gain`).
+_KARRAS = {"solver": "dpmpp_3m", "n_steps": 24, "sigma_max": 20.0, "start_data_std": 0.7}
 PLANE_FAMILIES: dict[str, Members] = {
-    "ddpm": ProcessMembers(DDPM(time_scale=0.004, n_steps=50, clip=False)),
-    "edm": ProcessMembers(EDM(sigma_data=0.6, sigma_max=20.0, n_steps=40)),
-    "flow_matching": ProcessMembers(FlowMatching(time_scale=4.0, n_steps=10)),
+    "ddpm": ProcessMembers(DDPM(time_scale=0.004, solver="dpmpp_3m", n_steps=27, spacing="quadratic_0.8", clip=False)),
+    "edm": ProcessMembers(EDM(sigma_data=0.6, **_KARRAS)),
+    "flow_matching": ProcessMembers(FlowMatching(time_scale=4.0, spacing="karras", **_KARRAS)),
     "spline_flow": SplineMembers(),
 }

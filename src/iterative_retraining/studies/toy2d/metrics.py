@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from iterative_retraining.studies.report.arms import arm_label
+from iterative_retraining.studies.report.arms import arms
 from iterative_retraining.studies.report.comparisons import interval
 from iterative_retraining.studies.report.labels import label_of
 from iterative_retraining.studies.toy2d.distributions import GaussianMixture
@@ -74,14 +74,15 @@ def _kernel_nll(distances: np.ndarray, width: float) -> float:
 def ends_table(runs: pd.DataFrame, floor: Mapping[str, Sequence[float]], metrics: Sequence[str] = NAMES) -> str:
     """A Markdown table of the first and last generation by family and arm: mean over seeds ± 95 % t-interval."""
     ends = runs[runs.generation.isin([0, runs.generation.max()])]
-    lines = [
-        f"| family | arm | retrainings | {' | '.join(label_of(m) for m in metrics)} |",
-        "|---|---|---|" + "---|" * len(metrics),
+    rows = [
+        {"family": family, "arm": arm.label, "retrainings": t}
+        | {label_of(m): interval(seeds[m].to_numpy(), digits=3) for m in metrics}
+        for family, own in ends.groupby("family", sort=False)
+        for arm, table in arms(own)
+        for t, seeds in table.groupby("generation")
     ]
-    for (family, lam, scheme, t), table in ends.assign(lam=ends.lam.fillna(-1)).groupby(
-        ["family", "lam", "scheme", "generation"]
-    ):
-        cells = [interval(table[m].to_numpy(), digits=3) for m in metrics]
-        lines.append(f"| {family} | {arm_label(scheme, lam)} | {t} | {' | '.join(cells)} |")
-    lines.append(f"| real vs real | | | {' | '.join(f'{np.mean(floor[m]):.3f}' for m in metrics)} |")
-    return "\n".join(lines)
+    rows.append(
+        {"family": "real vs real", "arm": "", "retrainings": ""}
+        | {label_of(m): f"{np.mean(floor[m]):.3f}" for m in metrics}
+    )
+    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
