@@ -37,7 +37,7 @@ def statistics(n: int, dim: int) -> tuple[np.ndarray, ...]:
 
 
 def frechet_here(*stats: np.ndarray) -> float:
-    from iterative_retraining.metrics.distances import frechet_distance
+    from iterative_retraining.metrics.fid import frechet_distance
 
     return frechet_distance(*stats)
 
@@ -62,15 +62,16 @@ def frechet_torch_fidelity(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarra
 
 
 def neighbours_here(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    from iterative_retraining.metrics.neighbours import neighbour_metrics
+    from iterative_retraining.metrics import compare
 
-    return dict(neighbour_metrics(a, real=b, k=3, k_density=3))
+    names = ["precision_recall", "density_coverage", "memorisation"]
+    return dict(compare(a, real=b, names=names, k=3, k_density=3))
 
 
 def precision_recall_here(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    from iterative_retraining.metrics.neighbours import precision_recall
+    from iterative_retraining.metrics import compare
 
-    return dict(precision_recall(a, real=b, k=3))
+    return dict(compare(a, real=b, names=["precision_recall"]))
 
 
 def neighbours_prdc(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
@@ -87,15 +88,15 @@ def precision_recall_torch_fidelity(a: np.ndarray, b: np.ndarray) -> dict[str, f
 
 
 def fid_large(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    from iterative_retraining.metrics.distances import fid
+    from iterative_retraining.metrics import compare
 
-    return dict(fid(a, real=b))
+    return dict(compare(a, real=b, names=["fid"]))
 
 
 def kid_large(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    from iterative_retraining.metrics.distances import kid
+    from iterative_retraining.metrics import compare
 
-    return dict(kid(a, real=b))
+    return dict(compare(a, real=b, names=["kid"]))
 
 
 def two_iterations_of_fld(a: np.ndarray, b: np.ndarray) -> float:

@@ -23,8 +23,8 @@ from scipy import stats
 
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.files import write_json
-from iterative_retraining.metrics.distances import fid
 from iterative_retraining.metrics.features import build_features
+from iterative_retraining.metrics.fid import FID
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.fitting import PRECISIONS, TrainingConfig
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
@@ -64,14 +64,14 @@ def measured(given: argparse.Namespace, precision: str, seed: int) -> dict[str, 
     samples = model.sample(given.samples, seed=seed)
     features = build_features("auto", "fashion_mnist")
     windows = [float(np.mean(part)) for part in np.array_split(losses, WINDOWS)]
-    return {"losses": windows, "fid": fid(features(samples), real=features(held_out))["fid"], "seconds": seconds}
+    return {"losses": windows, "fid": FID()(features(samples), real=features(held_out))["fid"], "seconds": seconds}
 
 
 def floor(given: argparse.Namespace) -> float:
     """The FID of as many real images as there are samples, none of the held-out ones, against those."""
     images, held_out = (load_dataset("fashion_mnist", given.data_dir, split)[0] for split in ("train", "test"))
     features = build_features("auto", "fashion_mnist")
-    return fid(features(images[-given.samples :]), real=features(held_out))["fid"]
+    return FID()(features(images[-given.samples :]), real=features(held_out))["fid"]
 
 
 def table(found: dict[str, list[dict]]) -> str:

@@ -25,17 +25,14 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from iterative_retraining.datasets import load_dataset
-from iterative_retraining.metrics import FeatureMetrics
-from iterative_retraining.metrics.distances import (
-    fid_infinity,
-    kid,
-    knn_radii,
-    precision_recall,
-)
+from iterative_retraining.metrics import FeatureMetrics, direction_of
 from iterative_retraining.metrics.features import build_features
+from iterative_retraining.metrics.fid import fid_infinity
+from iterative_retraining.metrics.kid import KID
+from iterative_retraining.metrics.pairs import nearest_others
+from iterative_retraining.metrics.precision_recall import PrecisionRecall
 from iterative_retraining.metrics.uncertainty import jackknife
 from iterative_retraining.parameters import check_parameters
-from iterative_retraining.runs.results import scale_note
 from iterative_retraining.seeding import generator
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.cases import (
@@ -44,6 +41,7 @@ from iterative_retraining.studies.report.cases import (
     noise_cases,
     verdicts,
 )
+from iterative_retraining.studies.report.chapters import scale_note
 from myst_nb import glue
 from scipy.spatial.distance import cdist
 
@@ -109,15 +107,10 @@ features = build_features("auto", "digits")
 rows = measure_cases(
     images, labels, features, collapse_cases, seed=seed, n_splits=n_splits
 )
-better = {
-    "fid": -1,
-    "kid": -1,
-    "precision": 1,
-    "recall": 1,
-    "density": 1,
-    "coverage": 1,
-}
-better |= {"authenticity": 1, "class_entropy": 1, "copied": -1, "fld": -1}
+shown = (
+    "fid kid precision recall density coverage authenticity class_entropy copied fld"
+)
+better = {name: direction_of(name) for name in shown.split()}
 names, values, scores = verdicts(rows, better)
 figure = plots.verdict_map(names, list(better), values, scores)
 
@@ -191,7 +184,7 @@ sizes, fids = np.array(limit.about["sizes"]), np.array(limit.about["fids"])
 
 def draw(n):
     x, y = 1.05 * rng.normal(size=(n, 64)), rng.normal(size=(n, 64))
-    return kid(x, real=y)["kid"]
+    return KID()(x, real=y)["kid"]
 
 
 kids = np.array([[draw(n) for _ in range(10)] for n in sizes])
@@ -214,8 +207,9 @@ Markdown(
 # %%
 real = features(images[order[:600]])
 repeated = np.repeat(real[:200], 3, axis=0)
-strict = precision_recall(repeated, real=real, k=2)
-at_most = cdist(real, repeated) <= knn_radii(repeated, 2) + 1e-9
+strict = PrecisionRecall(k=2)(repeated, real=real)
+radii = np.sqrt(nearest_others(repeated, 2)[:, -1])
+at_most = cdist(real, repeated) <= radii + 1e-9
 strict, {"recall with <=": round(float(at_most.any(axis=1).mean()), 2)}
 
 # %% [markdown]

@@ -6,20 +6,15 @@ from cleanfid.fid import frechet_distance as clean_frechet_distance
 from cleanfid.fid import kernel_distance
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import linalg
+from scipy import linalg, stats
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from iterative_retraining.metrics import pairs
-from iterative_retraining.metrics.distances import (
-    class_entropy,
-    covariance_factor,
-    fid,
-    fid_infinity,
-    frechet_distance,
-    kid,
-    moments,
-)
+from iterative_retraining.metrics.class_entropy import ClassEntropy
+from iterative_retraining.metrics.fid import FID, covariance_factor, fid_infinity, frechet_distance
+from iterative_retraining.metrics.kid import KID
+from iterative_retraining.metrics.reference import moments
 
 RNG = np.random.default_rng(0)
 
@@ -92,7 +87,7 @@ def test_moments_in_tiles_equal_those_of_numpy(monkeypatch):
 @pytest.mark.parametrize("n", [40, 500])
 def test_fid_equals_torch_fidelity_and_says_ranks(n):
     a, b = RNG.normal(size=(n, 64)).astype(np.float32), RNG.normal(size=(600, 64)).astype(np.float32) * 1.3
-    found = fid(a, real=b)
+    found = FID()(a, real=b)
     theirs = fid_statistics_to_metric(
         fid_features_to_statistics(torch.from_numpy(a)), fid_features_to_statistics(torch.from_numpy(b)), False
     )
@@ -105,12 +100,12 @@ def test_fid_equals_torch_fidelity_and_says_ranks(n):
 def test_fid_equals_clean_fid():
     a, b = RNG.normal(size=(500, 32)) + 0.1, RNG.normal(size=(600, 32)) * 1.3
     theirs = clean_frechet_distance(*moments(a), *moments(b))
-    np.testing.assert_allclose(fid(a, real=b)["fid"], theirs, rtol=1e-5)
+    np.testing.assert_allclose(FID()(a, real=b)["fid"], theirs, rtol=1e-5)
 
 
 def test_fid_of_a_collapsed_generator_is_the_trace_and_the_shift():
     real = RNG.normal(size=(300, 20))
-    found = fid(np.repeat(real[:1], 100, axis=0), real=real)
+    found = FID()(np.repeat(real[:1], 100, axis=0), real=real)
     centre, cov = moments(real)
     np.testing.assert_allclose(found["fid"], ((real[0] - centre) ** 2).sum() + np.trace(cov), rtol=1e-12)
     assert found.about["rank_generated"] == 0
@@ -123,7 +118,7 @@ def test_fid_infinity_finds_the_closed_form_where_fid_is_biased():
     shift = np.full(32, np.sqrt(1 / 32))
     generated = rng.normal(size=(4000, 32)) * 1.3 + shift
     real = rng.normal(size=(100_000, 32))
-    plain = fid(generated[:400], real=real)["fid"]
+    plain = FID()(generated[:400], real=real)["fid"]
     limit = fid_infinity(generated, real=real)
     assert plain > truth + 0.5
     assert abs(limit["fid_infinity"] - truth) < 0.2
@@ -141,7 +136,7 @@ def test_kid_by_hand():
 
     aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
     expected = (aa.sum() - np.trace(aa)) / 12 + (bb.sum() - np.trace(bb)) / 20 - 2 * ab.mean()
-    np.testing.assert_allclose(kid(a, real=b)["kid"], expected, rtol=1e-12)
+    np.testing.assert_allclose(KID()(a, real=b)["kid"], expected, rtol=1e-12)
 
 
 def test_kid_equals_torch_fidelity_and_clean_fid():
@@ -149,7 +144,7 @@ def test_kid_equals_torch_fidelity_and_clean_fid():
     theirs = kid_features_to_metric(
         torch.from_numpy(a), torch.from_numpy(b), kid_subsets=1, kid_subset_size=700, verbose=False
     )
-    found = kid(a, real=b)["kid"]
+    found = KID()(a, real=b)["kid"]
     np.testing.assert_allclose(found, theirs["kernel_inception_distance_mean"], rtol=1e-6)
     np.testing.assert_allclose(found, kernel_distance(a, b, num_subsets=1, max_subset_size=700), rtol=1e-6)
 
@@ -158,17 +153,17 @@ def test_kid_equals_torch_fidelity_and_clean_fid():
 def test_kid_is_symmetric_and_fid_not_negative(seed, n, m):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(n, 3)), rng.normal(size=(m, 3)) + 0.5
-    np.testing.assert_allclose(kid(a, real=b)["kid"], kid(b, real=a)["kid"], rtol=1e-9)
-    assert fid(a, real=b)["fid"] >= 0
-    np.testing.assert_allclose(fid(a, real=b)["fid"], fid(b, real=a)["fid"], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(KID()(a, real=b)["kid"], KID()(b, real=a)["kid"], rtol=1e-9)
+    assert FID()(a, real=b)["fid"] >= 0
+    np.testing.assert_allclose(FID()(a, real=b)["fid"], FID()(b, real=a)["fid"], rtol=1e-7, atol=1e-9)
 
 
 def test_kid_does_not_depend_on_tiles_nor_its_value_on_groups(monkeypatch):
     a, b = RNG.normal(size=(150, 4)), RNG.normal(size=(131, 4)) * 1.3
-    whole = kid(a, real=b)
-    np.testing.assert_allclose(kid(a, real=b, n_groups=5)["kid"], whole["kid"], rtol=1e-12)
+    whole = KID()(a, real=b)
+    np.testing.assert_allclose(KID(n_groups=5)(a, real=b)["kid"], whole["kid"], rtol=1e-12)
     monkeypatch.setattr(pairs, "TILE", 16)
-    tiled = kid(a, real=b)
+    tiled = KID()(a, real=b)
     assert tiled.keys() == whole.keys()
     np.testing.assert_allclose(list(tiled.values()), list(whole.values()), rtol=1e-10)
 
@@ -176,7 +171,7 @@ def test_kid_does_not_depend_on_tiles_nor_its_value_on_groups(monkeypatch):
 @pytest.mark.parametrize("scale", [1.0, 1.15])
 def test_kid_is_unbiased_and_its_standard_error_is_that_of_repetitions(scale):
     rng = np.random.default_rng(2)
-    found = [kid(rng.normal(size=(200, 8)) * scale, real=rng.normal(size=(200, 8))) for _ in range(150)]
+    found = [KID()(rng.normal(size=(200, 8)) * scale, real=rng.normal(size=(200, 8))) for _ in range(150)]
     values = np.array([f["kid"] for f in found])
     moment2, moment3 = scale**2, 0.0  # E (x.y/D + 1)^3 = 1 + 3 E(x.y)^2 / D^2 for symmetric independent x, y
     truth = 3 * (moment2**2 - 2 * moment2 + 1) / 8 + moment3
@@ -187,11 +182,25 @@ def test_kid_is_unbiased_and_its_standard_error_is_that_of_repetitions(scale):
 
 def test_kid_refuses_few_images():
     with pytest.raises(ValueError, match="at least 4 images in each set, got 3 generated and 9 real"):
-        kid(np.zeros((3, 2)), real=np.zeros((9, 2)))
+        KID()(np.zeros((3, 2)), real=np.zeros((9, 2)))
+
+
+class Digits:
+    """A classifier of 10 classes; the first feature is the class."""
+
+    n_classes = 10
+
+    def classes(self, features):
+        return features[:, 0].astype(int)
 
 
 def test_class_entropy():
-    assert class_entropy(np.array([2, 2, 2]), 10)["class_entropy"] == 0
-    np.testing.assert_allclose(class_entropy(np.arange(10), 10)["class_entropy"], np.log(10))
+    def entropy(*classes):
+        features = np.array(classes, dtype=float)[:, None]
+        return ClassEntropy()(features, real=features, classifier=Digits())["class_entropy"]
+
+    assert entropy(2, 2, 2) == 0
+    np.testing.assert_allclose(entropy(*range(10)), np.log(10))
+    np.testing.assert_allclose(entropy(1, 1, 1, 4), stats.entropy([0.75, 0.25]))
     with pytest.raises(ValueError, match=r"integers in 0\.\.9"):
-        class_entropy(np.array([10]), 10)
+        entropy(10)

@@ -9,9 +9,9 @@ from scipy.special import logsumexp
 
 from iterative_retraining.metrics import likelihood, pairs
 from iterative_retraining.metrics.likelihood import (
+    FLD,
     FeatureMixture,
     fit_mixture,
-    fld,
     sample_memorisation,
     sample_quality,
 )
@@ -82,39 +82,36 @@ def test_each_iteration_climbs_and_the_end_is_stationary():
 
 
 def test_tiles_and_recomputed_distances_do_not_change_the_result(monkeypatch):
-    whole = fld(FRESH, real=REAL, test=TEST)
+    whole = FLD()(FRESH, real=REAL, test=TEST)
     monkeypatch.setattr(likelihood, "KEPT_PAIRS", 0)
     monkeypatch.setattr(likelihood, "TILE", 64)
     monkeypatch.setattr(pairs, "TILE", 64)
-    np.testing.assert_allclose(list(fld(FRESH, real=REAL, test=TEST).values()), list(whole.values()), rtol=1e-8)
+    np.testing.assert_allclose(list(FLD()(FRESH, real=REAL, test=TEST).values()), list(whole.values()), rtol=1e-8)
 
 
 def test_fld_ranks_what_it_was_made_to_rank():
     """Fidelity, diversity and novelty: noise, a lost mode and copies are each worse than a fresh sample."""
-    good = fld(FRESH, real=REAL, test=TEST)
+    good = FLD()(FRESH, real=REAL, test=TEST)
     assert abs(good["fld"]) < 10
     noisy = FRESH + np.random.default_rng(4).normal(size=FRESH.shape).astype(np.float32)
     one_side = FRESH[FRESH[:, 0] > 0]
     copies = REAL[:400] + np.float32(1e-3)
-    found = {name: fld(x, real=REAL, test=TEST) for name, x in (("n", noisy), ("m", one_side), ("c", copies))}
+    found = {name: FLD()(x, real=REAL, test=TEST) for name, x in (("n", noisy), ("m", one_side), ("c", copies))}
     assert all(values["fld"] > good["fld"] + 10 for values in found.values())
     assert found["c"]["fld_gap"] < good["fld_gap"] - 100
     assert found["c"]["fld"] > 1000
 
 
 def test_fld_is_seeded_bounded_in_size_and_says_its_counts():
-    first = fld(FRESH, real=REAL, test=TEST, max_generated=100, seed=3)
-    assert first == fld(FRESH, real=REAL, test=TEST, max_generated=100, seed=3)
-    assert first != fld(FRESH, real=REAL, test=TEST, max_generated=100, seed=4)
-    assert {k: first.about[k] for k in ("n_generated", "n_real", "n_test")} == {
-        "n_generated": 100,
-        "n_real": 600,
-        "n_test": 400,
-    }
+    first = FLD(max_generated=100, seed=3)(FRESH, real=REAL, test=TEST)
+    assert first == FLD(max_generated=100, seed=3)(FRESH, real=REAL, test=TEST)
+    assert first != FLD(max_generated=100, seed=4)(FRESH, real=REAL, test=TEST)
+    counts = {"n_generated": 400, "n_centres": 100, "n_real": 600, "n_test": 400}
+    assert {name: first.about[name] for name in counts} == counts
 
 
 def test_exact_copies_have_the_smallest_variance_allowed_and_a_finite_value():
-    found = fld(REAL[:400], real=REAL, test=TEST)
+    found = FLD()(REAL[:400], real=REAL, test=TEST)
     assert found["fld"] > 1e6
     assert np.isfinite(list(found.values())).all()
 
@@ -130,12 +127,12 @@ def test_scores_of_single_points_find_the_bad_and_the_copied():
 
 def test_bad_input_is_refused_by_name():
     with pytest.raises(ValueError, match="fld needs at least 4 images in generated, got 1"):
-        fld(FRESH[:1], real=REAL, test=TEST)
+        FLD()(FRESH[:1], real=REAL, test=TEST)
     with pytest.raises(ValueError, match="test must hold at least 2 images, got 1"):
-        fld(FRESH, real=REAL, test=TEST[:1])
+        FLD()(FRESH, real=REAL, test=TEST[:1])
     constant = TEST.copy()
     constant[:, 2] = 0
     with pytest.raises(ValueError, match="dimension 2 of the test features is constant"):
-        fld(FRESH, real=REAL, test=constant)
+        FLD()(FRESH, real=REAL, test=constant)
     with pytest.raises(ValueError, match="test has D = 5"):
-        fld(FRESH, real=REAL, test=TEST[:, :5])
+        FLD()(FRESH, real=REAL, test=TEST[:, :5])

@@ -1,12 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from iterative_retraining.metrics import FeatureMetrics, ImageMetrics, Values, compare, likelihood
-from iterative_retraining.metrics.distances import fid, fld, kid
+from iterative_retraining.metrics import METRICS, FeatureMetrics, ImageMetrics, Values, compare, likelihood
 from iterative_retraining.metrics.features import build_features
-from iterative_retraining.metrics.likelihood import fit_mixture
-from iterative_retraining.metrics.neighbours import neighbour_metrics
+from iterative_retraining.metrics.fid import FID
+from iterative_retraining.metrics.likelihood import FLD, fit_mixture
 from iterative_retraining.metrics.uncertainty import jackknife
 
 RNG = np.random.default_rng(0)
@@ -31,9 +32,11 @@ def test_all_metrics_of_two_sets_are_those_of_the_single_functions():
     a, b, c = (RNG.normal(size=(n, 6)) for n in (90, 80, 70))
     found = compare(a, real=b, test=c, k=2, k_density=4)
     assert list(found) == [*NAMES, "fld", "fld_gap"]
-    singles = fid(a, real=b) | kid(a, real=b) | neighbour_metrics(a, real=b, k=2, k_density=4) | fld(a, real=b, test=c)
-    for name, value in singles.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-12)
+    settings = {"precision_recall": {"k": 2}, "density_coverage": {"k_density": 4}}
+    for name in [*METRICS][:-1]:
+        single = METRICS[name](**settings.get(name, {}))
+        values = single(a, real=b, **({"test": c} if single.needs else {}))
+        assert values == {value: found[value] for value in single.values}
     about = {"k": 2, "k_density": 4, "n_generated": 90, "n_real": 80, "n_test": 70, "rank_generated": 6}
     assert {name: found.about[name] for name in about} == about
     assert "strict <" in found.about["tie_rule"]
@@ -51,7 +54,7 @@ def test_the_baseline_of_fld_is_fitted_once_and_changes_nothing(monkeypatch):
     monkeypatch.setattr(likelihood, "fit_mixture", counting)
     assert [metrics(a), metrics(a)] == [compare(a, real=b, test=c)] * 2
     assert fits == [90, 40, 90, 90, 40]  # points and baseline, points alone; and compare, from nothing
-    assert metrics(a[:30])["fld"] == fld(a[:30], real=b, test=c)["fld"]
+    assert metrics(a[:30])["fld"] == FLD()(a[:30], real=b, test=c)["fld"]
 
 
 def test_image_metrics_prepares_the_real_set_once(digits, monkeypatch, tmp_path):
@@ -100,6 +103,26 @@ def test_floor_is_seeded_and_lies_where_real_data_lie(digits):
     assert metric(noise, real=digits)["fid"] > 10 * max(floor["fid"])
 
 
+def test_the_floor_of_halves_says_its_n_and_held_out_images_give_one_at_the_real_set_s_own(digits):
+    space = build_features("auto", "digits")
+    train, test = digits[:1200], digits[1200:]
+    metric = ImageMetrics(space, test=test)
+    floor = metric.floor(train, seed=1, n_splits=2)
+    assert (floor["n_generated"], floor["n_real"], floor["n_images"]) == (600, 600, 600)
+    held_out = floor["held_out"]
+    assert (held_out["n_generated"], held_out["n_real"]) == (597, 1200)
+    expected = compare(space(test), real=space(train), classifier=space)
+    assert held_out == {"n_generated": 597, "n_real": 1200, **expected}
+    assert list(expected) == [*NAMES, "class_entropy"]  # no FLD: the held-out images would be judged by themselves
+    assert json.loads(json.dumps(floor)) == floor
+    assert "held_out" not in ImageMetrics(space).floor(train, seed=1, n_splits=1)
+
+
+def test_image_metrics_measure_what_is_chosen(digits):
+    metric = ImageMetrics(build_features("auto", "digits"), names=["fid", "class_entropy"])
+    assert list(metric(digits[:300], real=digits)) == ["fid", "rank", "class_entropy"]
+
+
 def test_values_are_a_mapping_that_remembers():
     joined = Values({"a": 1.0}, k=3) | Values({"b": 2.0}, n=5)
     assert joined == {"a": 1.0, "b": 2.0}
@@ -128,7 +151,7 @@ def test_jackknife_intervals_of_fid_hold_the_truth():
     rng, hits, corrected = np.random.default_rng(1), 0, []
     real, truth = rng.normal(size=(20_000, 8)), 8 * 0.2**2
     for _ in range(60):
-        estimate = jackknife(fid, rng.normal(size=(400, 8)) * 1.2, real=real)["fid"]
+        estimate = jackknife(FID(), rng.normal(size=(400, 8)) * 1.2, real=real)["fid"]
         low, high = estimate.interval
         hits += low <= truth + estimate.bias <= high
         corrected.append(estimate.value - estimate.bias)
@@ -138,4 +161,4 @@ def test_jackknife_intervals_of_fid_hold_the_truth():
 
 def test_jackknife_refuses_too_many_groups():
     with pytest.raises(ValueError, match=r"n_groups = 20 is not allowed: it must lie in 2\.\.5"):
-        jackknife(fid, np.zeros((5, 2)), real=np.zeros((5, 2)))
+        jackknife(FID(), np.zeros((5, 2)), real=np.zeros((5, 2)))

@@ -10,23 +10,24 @@ from prdc import compute_prdc
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from iterative_retraining.metrics import pairs
-from iterative_retraining.metrics.neighbours import (
-    density_coverage,
-    knn_radii,
-    memorisation,
-    neighbour_metrics,
-    precision_recall,
-)
+from iterative_retraining.metrics import compare, pairs
+from iterative_retraining.metrics.density_coverage import DensityCoverage
+from iterative_retraining.metrics.memorisation import Memorisation
 from iterative_retraining.metrics.pairs import cross_tiles, nearest_others
+from iterative_retraining.metrics.precision_recall import PrecisionRecall
 
 RNG = np.random.default_rng(0)
+
+
+def neighbour_metrics(generated, **given):
+    """The three metrics of distances together, from one pass."""
+    return compare(generated, names=["precision_recall", "density_coverage", "memorisation"], **given)
 
 
 def test_radii_equal_those_of_scikit_learn():
     x = RNG.normal(size=(200, 6))
     expected = NearestNeighbors(n_neighbors=4).fit(x).kneighbors(x)[0][:, 3]
-    np.testing.assert_allclose(knn_radii(x, 3), expected, rtol=1e-9)
+    np.testing.assert_allclose(np.sqrt(nearest_others(x, 3)[:, -1]), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -44,14 +45,14 @@ def test_distances_far_from_the_origin_equal_scipy_and_copies_are_at_zero(dtype)
 def test_a_far_outlier_does_not_blur_the_others():
     x = np.concatenate([RNG.normal(size=(30, 3)), [[1e6, 0, 0]]])
     exact = np.sort(cdist(x, x), axis=1)[:30, 3]
-    np.testing.assert_allclose(knn_radii(x, 3)[:30], exact, rtol=1e-3)
+    np.testing.assert_allclose(np.sqrt(nearest_others(x, 3)[:, -1])[:30], exact, rtol=1e-3)
 
 
 def test_precision_recall_by_hand():
     real = np.array([[0.0], [1.0], [2.0], [10.0]])
     generated = np.array([[0.5], [3.5], [4.5], [5.5]])
     # k = 1: radii of real 1, 1, 1, 8; of generated 3, 1, 1, 1
-    found = precision_recall(generated, real=real, k=1)
+    found = PrecisionRecall(k=1)(generated, real=real)
     assert found == {"precision": 1.0, "recall": 0.75}
     assert (found.about["k"], found.about["n_generated"], found.about["n_real"]) == (1, 4, 4)
     assert "strict <" in found.about["tie_rule"]
@@ -61,19 +62,19 @@ def test_density_coverage_by_hand():
     real = np.array([[0.0], [1.0], [2.0], [10.0]])
     generated = np.array([[0.5], [3.5], [4.5], [11.0]])
     # k = 1: real balls (-1, 1), (0, 2), (1, 3), (2, 18); around the generated: 2, 1, 1, 1 of them
-    assert density_coverage(generated, real=real, k=1) == {"density": 5 / 4, "coverage": 3 / 4}
+    assert DensityCoverage(k_density=1)(generated, real=real) == {"density": 5 / 4, "coverage": 3 / 4}
 
 
 def test_a_point_on_the_edge_of_a_ball_is_outside():
     real = np.array([[0.1], [0.4], [0.7], [1.0]])  # radii 0.3, each neighbour on the edge up to rounding
-    assert density_coverage(real, real=real, k=1) == {"density": 1.0, "coverage": 1.0}
+    assert DensityCoverage(k_density=1)(real, real=real) == {"density": 1.0, "coverage": 1.0}
 
 
 def test_memorisation_by_hand():
     real = np.array([[0.0], [1.0], [3.0], [10.0]])
     generated = np.array([[0.0], [0.2], [1.9], [6.0]])
     # nearest real: 0 at 0 (own 1), 0 at 0.2 (own 1), 1 at 0.9 (own 1), 3 at 3 (own 2)
-    assert memorisation(generated, real=real) == {"authenticity": 0.25, "copied": 0.5}
+    assert Memorisation()(generated, real=real) == {"authenticity": 0.25, "copied": 0.5}
 
 
 @given(st.integers(0, 99), st.integers(1, 5), st.integers(7, 60), st.integers(7, 60))
@@ -81,7 +82,7 @@ def test_everything_equals_prdc_on_continuous_data(seed, k, n, m):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(n, 5)).astype(np.float32), (rng.normal(size=(m, 5)) * 1.2).astype(np.float32)
     theirs = compute_prdc(real_features=b, fake_features=a, nearest_k=k)
-    found = {**precision_recall(a, real=b, k=k), **density_coverage(a, real=b, k=k)}
+    found = {**PrecisionRecall(k=k)(a, real=b), **DensityCoverage(k_density=k)(a, real=b)}
     assert found.keys() == theirs.keys()
     for name, value in found.items():
         np.testing.assert_allclose(value, theirs[name], atol=1e-6, err_msg=name)
@@ -91,7 +92,7 @@ def test_everything_equals_prdc_on_continuous_data(seed, k, n, m):
 def test_precision_and_recall_exchange_with_the_sets_and_all_shares_lie_in_their_range(seed, k, n, m):
     rng = np.random.default_rng(seed)
     a, b = rng.integers(0, 4, (n, 2)).astype(float), rng.integers(0, 4, (m, 2)).astype(float)  # many ties
-    one, other = precision_recall(a, real=b, k=k), precision_recall(b, real=a, k=k)
+    one, other = PrecisionRecall(k=k)(a, real=b), PrecisionRecall(k=k)(b, real=a)
     assert (one["precision"], one["recall"]) == (other["recall"], other["precision"])
     found = neighbour_metrics(a, real=b, k=k, k_density=k)
     assert all(0 <= value <= 1 for name, value in found.items() if name != "density")
@@ -117,8 +118,6 @@ def test_memory_does_not_grow_with_the_square_of_n():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_numbers():
-    from iterative_retraining.metrics import compare
-
     a, b, c = (RNG.normal(size=(n, 16)).astype(np.float32) for n in (500, 400, 300))
     on_cpu, on_gpu = compare(a, real=b, test=c), compare(a, real=b, test=c, device="cuda")
     np.testing.assert_allclose(list(on_gpu.values()), list(on_cpu.values()), rtol=1e-6)
@@ -126,9 +125,8 @@ def test_a_gpu_gives_the_same_numbers():
 
 def test_one_pass_gives_what_the_single_metrics_give():
     a, b = RNG.normal(size=(150, 4)), RNG.normal(size=(130, 4)) * 1.3
-    single = {**precision_recall(a, real=b), **density_coverage(a, real=b), **memorisation(a, real=b)}
+    single = {**PrecisionRecall()(a, real=b), **DensityCoverage()(a, real=b), **Memorisation()(a, real=b)}
     assert neighbour_metrics(a, real=b) == single
-    assert neighbour_metrics(a, real=b, real_nearest=nearest_others(b, 5)) == single
 
 
 def test_tiles_do_not_change_the_result(monkeypatch):
@@ -167,7 +165,7 @@ def test_copies_are_copies_whatever_their_order():
     assert (found["copied"], found["authenticity"]) == (1.0, 0.0)
     assert (found["precision"], found["recall"], found["coverage"], found["density"]) == (1.0, 1.0, 1.0, 1.0)
     doubled = np.concatenate([real, real])  # each training point twice: nearest and second nearest coincide
-    assert memorisation(real, real=doubled)["copied"] == 1.0
+    assert Memorisation()(real, real=doubled)["copied"] == 1.0
 
 
 def test_bad_features_are_refused_by_name():
@@ -175,16 +173,16 @@ def test_bad_features_are_refused_by_name():
     bad = good.copy()
     bad[7, 1] = np.nan
     with pytest.raises(ValueError, match="generated holds a value that is not finite, first in row 7"):
-        precision_recall(bad, real=good)
+        PrecisionRecall()(bad, real=good)
     with pytest.raises(ValueError, match="real holds a value that is not finite"):
-        density_coverage(good, real=bad)
+        DensityCoverage()(good, real=bad)
     with pytest.raises(ValueError, match="generated has D = 2, real has D = 3"):
-        memorisation(good[:, :2], real=good)
+        Memorisation()(good[:, :2], real=good)
     with pytest.raises(ValueError, match=r"generated must have shape \(N, D\)"):
         neighbour_metrics(good[0], real=good)
     with pytest.raises(TypeError, match="floating-point NumPy array"):
         neighbour_metrics(good.astype(int), real=good)
     with pytest.raises(ValueError, match="k = 3 is not allowed with 3 images"):
-        knn_radii(np.zeros((3, 2)), 3)
+        nearest_others(np.zeros((3, 2)), 3)
     with pytest.raises(ValueError, match=r"k = 20 is not allowed with 20 images: it must lie in 1\.\.19"):
-        precision_recall(good, real=good, k=20)
+        PrecisionRecall(k=20)(good, real=good)

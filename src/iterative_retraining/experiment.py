@@ -22,7 +22,7 @@ from iterative_retraining.errors import (
 from iterative_retraining.files import write_json
 from iterative_retraining.interfaces import Model, Scheme
 from iterative_retraining.metrics import ImageMetrics
-from iterative_retraining.metrics.features import build_features
+from iterative_retraining.metrics.features import AUTO, build_features
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs.attempts import attempt, bytes_needed, check_disk
@@ -127,8 +127,12 @@ def open_experiment(
     run = Run(path, config, keep_every=keep_every) if team.rank == 0 else None
     if run is not None:
         if len(run.rows) <= n_retrain:
-            initial = {"initial_state": initial_state, "initial_identity": _initial_identity(init)}
-            write_manifest(run, n_retrain=n_retrain, device=device, real=real, **initial)
+            about = {"initial_state": initial_state, "initial_identity": _initial_identity(init)}
+            about |= {
+                "features": config.data.features if features == AUTO else features,
+                "metrics": metrics.names(real),
+            }
+            write_manifest(run, n_retrain=n_retrain, device=device, real=real, **about)
         _measure_floor(run, metrics, real)
     if team.size > 1:
         run = SharedRun(path, config, team, run)

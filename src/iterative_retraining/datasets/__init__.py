@@ -22,7 +22,6 @@ DATASETS: dict[str, Dataset] = {
     "cifar10": CIFAR10,
     "ffhq64": FFHQ64,
 }
-WITH_TEST_SPLIT = tuple(name for name, dataset in DATASETS.items() if "test" in dataset.counts)
 
 
 def find_dataset(name: str) -> Dataset:

@@ -1,53 +1,69 @@
-"""Metrics of a generation: callables ``(generated, *, real) -> {name: value}``."""
+"""Metrics of generated images: one file a metric, METRICS by name, and all of them together as `ImageMetrics`."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from iterative_retraining.interfaces import FeatureSpace
-from iterative_retraining.metrics.distances import class_entropy, fid, fld, kid, moments
+from iterative_retraining.metrics.class_entropy import ClassEntropy
+from iterative_retraining.metrics.density_coverage import DensityCoverage
 from iterative_retraining.metrics.features import cached
-from iterative_retraining.metrics.neighbours import neighbour_metrics
-from iterative_retraining.metrics.pairs import nearest_others
+from iterative_retraining.metrics.fid import FID
+from iterative_retraining.metrics.kid import KID
+from iterative_retraining.metrics.likelihood import FLD
+from iterative_retraining.metrics.memorisation import Memorisation
+from iterative_retraining.metrics.metric import FeatureMetric, choose, measure_all
+from iterative_retraining.metrics.precision_recall import PrecisionRecall
+from iterative_retraining.metrics.reference import Classifier, Reference
 from iterative_retraining.metrics.values import Values
 from iterative_retraining.seeding import generator
 
+METRICS: dict[str, type[FeatureMetric]] = {
+    "fid": FID,
+    "kid": KID,
+    "precision_recall": PrecisionRecall,
+    "density_coverage": DensityCoverage,
+    "memorisation": Memorisation,
+    "fld": FLD,
+    "class_entropy": ClassEntropy,
+}
+VALUES = {name: value for metric in METRICS.values() for name, value in metric.values.items()}
 
-@dataclass(frozen=True)
+
+def label_of(value_name: str) -> str:
+    """What tables and axes call the value of a metric; its name, spaced, where no metric here yields it."""
+    return VALUES[value_name].label if value_name in VALUES else value_name.replace("_", " ")
+
+
+def direction_of(value_name: str) -> int:
+    """+1 where higher is better, -1 where lower is; 0 where neither, or where no metric here yields the value."""
+    return VALUES[value_name].direction if value_name in VALUES else 0
+
+
 class FeatureMetrics:
-    """All metrics of generated features (N, D) against real ones (M, D); what the real ones give is computed once,
-    but for the kernel sums of KID.
+    """Metrics of generated features (N, D) against real ones (M, D); what the real ones give is computed once.
 
-    k, k_density: neighbours, besides the point itself, that set the radii of precision and recall (3, as the authors'
-    metric has it) and of density and coverage (5, Naeem et al. 2020). test: held-out real features (K, D), for FLD;
-    without them there is no FLD. Values: fid, rank (of the generated covariance), kid, kid_standard_error, precision,
-    recall, density, coverage, authenticity, copied, and fld, fld_gap.
+    test: held-out real features (K, D). names: of METRICS, by default all whose needs test and classifier meet.
+    settings: of those metrics, such as k and k_density; each takes those that it has.
+    Raises ValueError or TypeError for bad features, a name or setting that is not known, or needs that are not met.
     """
 
-    real: np.ndarray
-    test: np.ndarray | None = None
-    k: int = 3
-    k_density: int = 5
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_moments", moments(self.real, device=self.device))
-        nearest = nearest_others(self.real, max(self.k, self.k_density), device=self.device)
-        object.__setattr__(self, "_nearest", nearest)
-        object.__setattr__(self, "_baselines", {})  # of FLD, by the number of generated points
+    def __init__(
+        self,
+        real: np.ndarray,
+        test: np.ndarray | None = None,
+        *,
+        names: Iterable[str] | None = None,
+        classifier: Classifier | None = None,
+        device: str = "cpu",
+        **settings: Any,
+    ) -> None:
+        self.reference = Reference(real, test, classifier=classifier, device=device)
+        self.metrics = choose(METRICS, names, self.reference, settings)
 
     def __call__(self, generated: np.ndarray) -> Values:
-        given: dict[str, Any] = {"real": self.real, "device": self.device}
-        values = fid(generated, real_moments=self._moments, **given)
-        values |= {"rank": float(values.about["rank_generated"])}
-        values |= kid(generated, **given)
-        values |= neighbour_metrics(generated, k=self.k, k_density=self.k_density, real_nearest=self._nearest, **given)
-        if self.test is None:
-            return values
-        values |= fld(generated, test=self.test, baseline_nll=self._baselines.get(len(generated)), **given)
-        self._baselines[len(generated)] = values.about["baseline_nll"]
-        return values
+        return measure_all(self.metrics, generated, self.reference)
 
 
 def compare(generated: np.ndarray, *, real: np.ndarray, **settings: Any) -> Values:
@@ -58,22 +74,22 @@ def compare(generated: np.ndarray, *, real: np.ndarray, **settings: Any) -> Valu
 class ImageMetrics:
     """`FeatureMetrics` of images, uint8 (N, H, W, C), in the space of ``features``.
 
-    test: held-out real images, for FLD. Where the feature space is a classifier's, class_entropy too. The real features
-    of published networks are kept in a cache, see `iterative_retraining.metrics.features.cached`.
+    test: held-out real images. names and settings: as in `FeatureMetrics`; a feature space with classes is a
+    classifier too. The real features of published networks are kept in a cache, see `metrics.features.cached`.
     """
 
     def __init__(
         self,
         features: FeatureSpace,
         *,
-        k: int = 3,
-        k_density: int = 5,
+        names: Iterable[str] | None = None,
         test: np.ndarray | None = None,
         device: str = "cpu",
+        **settings: Any,
     ) -> None:
         self.features, self.test = features, test
-        self.settings: dict[str, Any] = {"k": k, "k_density": k_density}
-        self.device = device
+        classifier = features if hasattr(features, "classes") else None
+        self._given = {"names": names, "classifier": classifier, "device": device, **settings}
         self._real: np.ndarray | None = None
 
     def _prepare(self, real: np.ndarray) -> None:
@@ -81,24 +97,29 @@ class ImageMetrics:
             return
         self.test_features = None if self.test is None else cached(self.features, self.test)
         self.real_features = cached(self.features, real)
-        self._metrics = FeatureMetrics(self.real_features, self.test_features, device=self.device, **self.settings)
+        self._metrics = FeatureMetrics(self.real_features, self.test_features, **self._given)
         self._real = real
+
+    def names(self, real: np.ndarray) -> list[str]:
+        """The keys in METRICS of what is measured against ``real``."""
+        self._prepare(real)
+        return [metric.name for metric in self._metrics.metrics]
 
     def __call__(self, generated: np.ndarray, *, real: np.ndarray) -> Values:
         self._prepare(real)
-        found = self.features(generated)
-        return self._metrics(found) | self._entropy(found) | Values({}, features=self.features.name)
-
-    def _entropy(self, found: np.ndarray) -> Values:
-        classify = getattr(self.features, "classes", None)
-        return Values({}) if classify is None else class_entropy(classify(found), self.features.n_classes)
+        return self._metrics(self.features(generated)) | Values({}, features=self.features.name)
 
     def floor(self, real: np.ndarray, *, seed: int, n_splits: int = 20) -> dict[str, Any]:
-        """The same metrics between the two halves of ``real``, for ``n_splits`` random halvings: what chance gives.
+        """What chance gives: the same metrics between real images and other real ones, the real-vs-real floors.
 
-        Returns a list of values for each metric, and the settings: n_images (in a half), features, k, tie rule, ...
-        Halves hold n/2 images each, so the floor of FID, whose bias goes as 1/n, stands a little above what two sets
-        of n real images would give.
+        Two of them. Of halves: a list for each value, over ``n_splits`` random halvings of ``real`` (M images), one
+        half in the place of the generated images; n_generated and n_real say that both hold M/2, so the floor of FID,
+        whose bias goes as 1/n, stands above what two sets of M would give, and coverage and the like differ too.
+        Of held-out images ("held_out", where there are some): they in the place of the generated ones, against all of
+        ``real``, which is the very reference of the arms; one number for each value, with its own n_generated and
+        n_real. It is the floor of arms that are measured on as many images as are held out. Metrics that need the
+        held-out images themselves are not in it.
+        With them the settings: n_images (in a half), features, k, tie rule, and all that the halvings have in common.
         """
         self._prepare(real)
         rng, half = generator(seed), len(real) // 2
@@ -106,8 +127,15 @@ class ImageMetrics:
         for _ in range(n_splits):
             order = rng.permutation(len(real))
             a, b = self.real_features[order[:half]], self.real_features[order[half : 2 * half]]
-            found = compare(a, real=b, test=self.test_features, device=self.device, **self.settings)
-            rows.append(found | self._entropy(a))
-        about = {key: rows[0].about[key] for key in ("k", "k_density", "tie_rule", "kernel", "copy_ratio")}
-        about = {"n_images": half, "features": self.features.name} | about
+            rows.append(compare(a, real=b, test=self.test_features, **self._given))
+        about = {key: value for key, value in rows[0].about.items() if all(row.about[key] == value for row in rows)}
+        about |= {"n_images": half, "features": self.features.name} | self._held_out()
         return about | {name: [row[name] for row in rows] for name in rows[0]}
+
+    def _held_out(self) -> dict[str, Any]:
+        """The floor of held-out images under its name, or nothing."""
+        if self.test_features is None:
+            return {}
+        metrics = [metric for metric in self._metrics.metrics if "test" not in metric.needs]
+        found = measure_all(metrics, self.test_features, self._metrics.reference)
+        return {"held_out": {name: found.about[name] for name in ("n_generated", "n_real")} | found}

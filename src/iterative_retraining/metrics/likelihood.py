@@ -3,12 +3,15 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iterative_retraining.metrics.metric import FeatureMetric, Value
 from iterative_retraining.metrics.pairs import TILE, Rows, check_features, mean, squared_distances, tiles
+from iterative_retraining.metrics.reference import Reference
 from iterative_retraining.metrics.values import Values
 from iterative_retraining.seeding import generator
 
@@ -105,17 +108,10 @@ def _normalised(device: str, test: np.ndarray, *others: np.ndarray) -> list[Rows
     return [Rows(x, centre, device, np.sqrt(variance)) for x in (test, *others)]
 
 
-def fld(
-    generated: np.ndarray,
-    *,
-    real: np.ndarray,
-    test: np.ndarray,
-    max_generated: int = 10_000,
-    baseline_nll: float | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-) -> Values:
-    """Feature Likelihood Divergence of features (N, D) against training data ``real`` and held-out ``test`` data.
+@dataclass(frozen=True)
+class FLD(FeatureMetric):
+    """Feature Likelihood Divergence (Jiralerspong et al. 2023, arXiv 2302.04440) of features (N, D) against training
+    data ``real`` (M, D) and held-out ``test`` data (K, D).
 
     A mixture of Gaussians stands on (at most ``max_generated``) generated points, its variances fitted to the training
     points; its negative log-likelihood of the test points, per dimension, times 100, less that of a mixture on half of
@@ -123,25 +119,39 @@ def fld(
     copies of training points get variances near 0 and say nothing of the test points, so the value has no upper bound.
     fld_gap: train less test value; the more negative, the more memorised. Values agree with the authors' implementation
     to about two points near zero, which is its own scatter, and less far from it, where the optimisers part.
-    ``baseline_nll``: that of an earlier call's ``about`` with the same sets, seed and number of points, if at hand.
-    Raises ValueError for bad features or sets of fewer than 4 points.
+    ``about`` has n_centres, the generated points used. Raises ValueError for sets of fewer than 4 points.
     """
-    check_features(generated=generated, real=real, test=test)
-    for name, x in (("real", real), ("generated", generated)):
-        if len(x) < 4:
-            raise ValueError(f"fld needs at least 4 images in {name}, got {len(x)}")
-    rng = generator(seed)
-    points = generated[np.sort(rng.permutation(len(generated))[:max_generated])]
-    order, half = rng.permutation(len(real)), min(len(points), len(real) // 2)
-    held_out, train, centres, first, second = _normalised(
-        device, test, real, points, real[order[:half]], real[order[half:]]
-    )
-    mixture = fit_mixture(centres[:], train)
-    nll, nll_train = (-mixture.log_prob(x).mean().item() for x in (held_out, train))
-    if baseline_nll is None:
-        baseline_nll = -fit_mixture(first[:], second).log_prob(held_out).mean().item()
-    values = {"fld": 100 * (nll - baseline_nll), "fld_gap": 100 * (nll_train - nll)}
-    return Values(values, n_generated=len(points), n_real=len(real), n_test=len(test), baseline_nll=baseline_nll)
+
+    max_generated: int = 10_000
+    seed: int = 0
+
+    name: ClassVar = "fld"
+    values: ClassVar = {
+        "fld": Value("FLD", -1, ("noise", "collapse", "copies")),
+        "fld_gap": Value("FLD gap", +1, ("copies",)),
+    }
+    needs: ClassVar = frozenset({"test"})
+
+    def measure(self, generated: np.ndarray, reference: Reference) -> Values:
+        real, test = reference.real, reference.test
+        for name, x in (("real", real), ("generated", generated)):
+            if len(x) < 4:
+                raise ValueError(f"fld needs at least 4 images in {name}, got {len(x)}")
+        rng = generator(self.seed)
+        points = generated[np.sort(rng.permutation(len(generated))[: self.max_generated])]
+        order, half = rng.permutation(len(real)), min(len(points), len(real) // 2)
+        held_out, train, centres, first, second = _normalised(
+            reference.device, test, real, points, real[order[:half]], real[order[half:]]
+        )
+        mixture = fit_mixture(centres[:], train)
+        nll, nll_train = (-mixture.log_prob(x).mean().item() for x in (held_out, train))
+        baseline = reference.once(  # the order of the real points is drawn after that of the generated ones
+            ("fld", self.seed, len(generated), half),
+            lambda: -fit_mixture(first[:], second).log_prob(held_out).mean().item(),
+        )
+        found = {"fld": 100 * (nll - baseline), "fld_gap": 100 * (nll_train - nll)}
+        counts = {"n_generated": len(generated), "n_centres": len(points), "n_real": len(real), "n_test": len(test)}
+        return Values(found, **counts, baseline_nll=baseline)
 
 
 def sample_quality(generated: np.ndarray, *, real: np.ndarray, test: np.ndarray, device: str = "cpu") -> np.ndarray:

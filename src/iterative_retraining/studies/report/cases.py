@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.metrics import FeatureMetrics
-from iterative_retraining.metrics.distances import class_entropy
 from iterative_retraining.metrics.features.classifiers import ClassifierFeatures
 from iterative_retraining.seeding import generator, stage_seed
 
@@ -76,11 +75,9 @@ def measure_cases(
     for split in range(n_splits):
         split_seed = stage_seed(seed, split, "cases")
         train, test, rest = np.array_split(generator(split_seed).permutation(len(images)), 3)
-        against = FeatureMetrics(features(images[train]), features(images[test]))
+        against = FeatureMetrics(features(images[train]), features(images[test]), classifier=features)
         for case, generated in cases(images[rest], labels[rest], images[train], seed=split_seed).items():
-            found = features(generated)
-            entropy = class_entropy(features.classes(found), features.n_classes)
-            rows.append({"case": case, "split": split, **against(found), **entropy})
+            rows.append({"case": case, "split": split, **against(features(generated))})
     return rows
 
 
