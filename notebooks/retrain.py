@@ -69,6 +69,8 @@ names = (
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}
+if "experiment" in globals():  # this cell was run before: give its directory free
+    globals()["experiment"].run.close()
 experiment = open_experiment(**given)
 print(opening_lines(experiment.run, n_retrain))
 

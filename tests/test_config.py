@@ -104,6 +104,7 @@ def test_device_auto_is_what_is_there():
 
 
 def test_init_of_a_run_without_a_complete_generation_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"run_id": "x"}')
+    config = {"run_id": "x", "identity": RunConfig().identity()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="no complete generation yet"):
         init_identity(tmp_path)

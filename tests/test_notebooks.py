@@ -88,7 +88,7 @@ def test_retrain_runs_by_papermill_from_any_directory(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     rows = untimed(tmp_path / "somewhere" / "ledger.jsonl")
-    assert [(row["generation"], row["n_synthetic"]) for row in rows] == [(0, 0), (1, 898)]
+    assert [(row["generation"], row["n_synthetic"]) for row in rows] == [(0, 0), (1, 750)]
     text = (tmp_path / "out.ipynb").read_text()
     assert "generation 1 of 1: fid" in text  # a line per generation, no bar
     assert "img/s" not in text

@@ -237,3 +237,14 @@ def test_as_many_threads_as_published(gaussian):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+def test_what_is_no_run_directory_is_passed_over_in_one_line(gaussian, tmp_path, capsys):
+    """As results/* hands it over: pictures and the crate lie there too."""
+    others = [tmp_path / "quality.png", tmp_path / "ro-crate-metadata.json"]
+    for other in others:
+        other.write_text("x")
+    assert main([*map(str, others), str(gaussian), "--generations", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"passed over, no run directories: {others[0]}, {others[1]}"
+    with pytest.raises(RunError, match=r"no run directory among .*quality\.png: none has a config.json"):
+        main([str(others[0])])

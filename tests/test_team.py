@@ -104,7 +104,7 @@ def test_one_device_for_several_processes_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-p", "lamb", "0.5"], "unexpected keyword argument 'lamb'"),
+        (["-p", "lamb", "0.5"], "unknown parameter 'lamb'; allowed: "),
         (["-p", "lam", "-1"], "lam = -1 is not allowed"),
         (["-f", "nowhere.yml"], "cannot read nowhere.yml"),
     ],

@@ -51,10 +51,20 @@ def of_dataset(paths: Iterable[str | Path], *datasets: str) -> list[Path]:
 
 
 def read_previews(path: str | Path) -> np.ndarray:
-    """The preview images of every complete generation, uint8 (generations, 16, H, W[, C]), same latents in each."""
-    path, n = Path(path), len(read_ledger(Path(path)))
+    """The preview images of every complete generation, uint8 (generations, 16, H, W[, C]), same latents in each.
+
+    Raises RunError if there is none, or if a picture is missing, damaged or of another size.
+    """
+    path, n = Path(path), len(read_ledger(path))
+    if not n:
+        raise RunError(f"{path} holds no complete generation yet")
     whole = path / "samples.png"
     rows = [whole] if whole.is_file() else [path / f"preview-{t:04d}.png" for t in range(n)]
-    strips = np.concatenate([read_strip(file) for file in rows])
-    size = strips.shape[0] // n
+    pictures = [read_strip(file) for file in rows]
+    height, width = pictures[0].shape[:2]
+    size = height * len(rows) // n
+    alike = all(picture.shape == pictures[0].shape for picture in pictures)
+    if not alike or size == 0 or size * n != height * len(rows) or width % size:
+        raise RunError(f"{path}: its pictures {rows[0].name} ... are not those of {n} generations; restore them")
+    strips = np.concatenate(pictures)
     return strips.reshape(n, size, -1, size, *strips.shape[2:]).swapaxes(1, 2)

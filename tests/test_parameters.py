@@ -1,0 +1,145 @@
+"""The same text is the same value at every door: -p and -f of the command line, a profile, papermill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_notebooks import run_papermill
+
+from iterative_retraining.__main__ import parameters
+from iterative_retraining.errors import ConfigError
+from iterative_retraining.parameters import check_parameters, load_yaml, parse_value
+from iterative_retraining.runs.reading import read_ledger
+
+from conftest import ROOT, TINY_RUN
+
+VALUES = [
+    ("010", 10),
+    ("0o10", 8),
+    ("0x1F", 31),
+    ("100_000", 100_000),
+    ("-3", -3),
+    ("1e-3", 0.001),
+    (".5", 0.5),
+    ("1_000.5", 1000.5),
+    ("1:30", "1:30"),
+    ("yes", "yes"),
+    ("true", True),
+    ("null", None),
+    ("2020-01-01", "2020-01-01"),
+    ('{"channels": 8}', {"channels": 8}),
+    ("{channels: 010, a: [1e-3, yes]}", {"channels": 10, "a": [0.001, "yes"]}),
+    ('"010"', "010"),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), VALUES)
+def test_a_value_is_the_same_by_command_line_file_and_papermill(tmp_path, text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+    assert load_yaml(f"value: {text} # a comment")[0] == {"value": value}
+    (tmp_path / "params.yml").write_text(f"lam: {text}\n")
+    assert parameters(["-f", str(tmp_path / "params.yml")]) == parameters(["-p", "lam", text]) == {"lam": value}
+    from papermill.cli import _resolve_type
+
+    handed = _resolve_type(text)  # what papermill -p makes of it
+    namespace = {"In": ["lam = 0.5", f"# Parameters\nlam = {handed!r}\n"], "lam": handed}
+    check_parameters(namespace, "lam")
+    assert namespace["lam"] == value
+
+
+@pytest.mark.parametrize("text", ["x #1", "a: 1", "", "*a", "&a", "!x", "@x", "| x", "- 1", "# x", "a,b"])
+def test_other_text_is_itself(text):
+    assert parse_value(text) == text
+
+
+@pytest.mark.parametrize("text", ["[1", "{a: 1", '"x', "{a: 1, a: 2}", "[1] 2", "{[1]: 2}", "9" * 5000])
+def test_what_does_not_end_well_is_refused_with_the_form_that_works(text):
+    with pytest.raises(ConfigError, match=r"is not allowed \(.*\); write lists and mappings as JSON"):
+        parse_value(text)
+
+
+def test_text_stays_text_where_the_default_is_text():
+    source = '# Parameters\nrun_dir = "010"\nfeatures = "\\"auto\\""\nmodel_options = "{\\"a\\": 1}"\n'
+    namespace = {"In": ['run_dir = ""\nfeatures = "auto"\nmodel_options = {}', source]}
+    namespace |= {"run_dir": "010", "features": '"auto"', "model_options": '{"a": 1}'}
+    check_parameters(namespace, "run_dir features model_options")
+    assert (namespace["run_dir"], namespace["features"], namespace["model_options"]) == ("010", "auto", {"a": 1})
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "params.yml").write_text("lam: 1\nseed: 0\nlam: 2\n")
+    with pytest.raises(ConfigError, match=r"cannot read .*params.yml: line 3: key 'lam' is there twice"):
+        parameters(["-f", str(tmp_path / "params.yml")])
+
+
+def test_papermill_takes_json_for_a_mapping(tmp_path):
+    tiny = {**TINY_RUN, "n_retrain": 0}
+    options = json.dumps(tiny.pop("model_options"))
+    (tmp_path / "params.yml").write_text(yaml.safe_dump(tiny))
+    arguments = ("-f", "params.yml", "-p", "model_options", options, "-p", "run_dir", "run")
+    done = run_papermill(str(ROOT / "notebooks" / "retrain.ipynb"), "out.ipynb", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    identity = json.loads((tmp_path / "run" / "config.json").read_text())["identity"]
+    assert identity["options"]["channels"] == TINY_RUN["model_options"]["channels"]
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "iterative_retraining", *arguments],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "lamda", "0.5"], "error: unknown parameter 'lamda'; allowed: .*did you mean 'lam'?"),
+        (["-p", "lambda", "0.5"], "error: unknown parameter 'lambda'; allowed: .*did you mean 'lam'?"),
+        (["-p", "seed", "x #1"], "error: seed = 'x #1' is not allowed"),
+        (["-p", "model_options", "{"], "error: the value { is not allowed"),
+        (["-p", "tensorboard_dir", "3"], "error: tensorboard_dir = 3 is not allowed: it is a path, as text"),
+    ],
+)
+def test_a_bad_command_line_ends_in_one_line(tmp_path, arguments, message):
+    process = command(*arguments, cwd=tmp_path)
+    out, error = process.communicate()
+    assert (process.returncode, out, error.count("\n")) == (1, "", 1)
+    start, _, end = message.partition(".*")
+    assert error.startswith(start)
+    assert error.strip().endswith(end)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_inside_is_not_taken_for_an_unknown_name(monkeypatch):
+    from iterative_retraining import __main__
+
+    def fails(**parameters):
+        raise TypeError("inside")
+
+    monkeypatch.setattr(__main__, "open_experiment", fails)
+    with pytest.raises(TypeError, match=r"^inside$"):
+        __main__.main([])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_says_what_it_does_before_it_trains_and_a_signal_ends_it_in_one_line(tmp_path, number, status):
+    tiny = {**TINY_RUN, "n_retrain": 50, "run_dir": "run", "tensorboard_dir": "logs"}
+    (tmp_path / "params.yml").write_text(json.dumps(tiny))
+    process = command("-f", "params.yml", cwd=tmp_path)
+    first = process.stdout.readline()
+    assert first.startswith("run digits-edm-fully_synthetic-seed0-")
+    assert first.endswith(" in run: 0 of 51 generations are complete\n")
+    while process.poll() is None and not read_ledger(tmp_path / "run"):
+        pass
+    process.send_signal(number)
+    _, error = process.communicate()
+    assert process.returncode == status
+    assert error.count("\n") == 1
+    assert "generations are kept, and the same command goes on" in error
+    assert list((tmp_path / "logs").glob("digits-edm-*/events*"))

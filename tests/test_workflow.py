@@ -1,0 +1,145 @@
+"""Commands of workflow/ and the graph: usage, markers, pages that stay, and folders with odd names."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from iterative_retraining.runs.reading import read_ledger
+
+from check_book import missing
+from conftest import ROOT, copy_of_project
+from execute import execute
+
+TINY = {
+    "description": "tiny",
+    "seeds": [0],
+    "run": {"dataset": "digits", "model": "gaussian", "n_retrain": 1},
+    "arms": [{"scheme": "fully_synthetic"}],
+    "chapters": {"chapter": {}},
+}
+
+
+def notebook(path: Path, *cells: str) -> Path:
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nb.cells[0].metadata["tags"] = ["parameters"]
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nb, path)
+    return path
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    arguments = [sys.executable, *command]
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return run("-m", "snakemake", *arguments, "--cores", "2", cwd=folder)
+
+
+@pytest.mark.parametrize("script", ["execute.py", "check_book.py", "plan.py", "on_gpu.py"])
+def test_every_script_helps(tmp_path, script):
+    assert run(str(ROOT / "workflow" / script), "--help", cwd=tmp_path).returncode == 0
+    done = run(str(ROOT / "workflow" / script), cwd=tmp_path)
+    assert (done.returncode, done.stderr.split()[0]) == (2, "usage:")
+
+
+def test_a_profile_of_another_ending_names_those_that_are_there():
+    done = run("workflow/plan.py", "profiles/cpu.yaml", cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no profile 'cpu'; in profiles there are: cpu, ")
+    assert done.stderr.strip().endswith("did you mean 'cpu'?")
+
+
+def test_a_failed_chapter_leaves_the_good_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    execute(str(notebook(tmp_path / "good.ipynb", "n = 1", "n")), "page.ipynb", {"n": 2})
+    before = (tmp_path / "page.ipynb").read_bytes()
+    failing = notebook(tmp_path / "bad.ipynb", "n = 1", "1 / 0")
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        execute(str(failing), "page.ipynb", {"n": 2})
+    tolerant = nbformat.read(failing, as_version=4)
+    tolerant.cells[1].metadata["tags"] = ["raises-exception"]
+    nbformat.write(tolerant, failing)
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        execute(str(failing), "page.ipynb", {"n": 2})
+    assert (tmp_path / "page.ipynb").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.ipynb", "good.ipynb", "page.ipynb"]
+
+
+def test_a_page_with_an_error_is_told_by_check_book(tmp_path):
+    (tmp_path / "_toc.yml").write_text("root: page\n")
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "_build" / "html" / "page.html").write_text("<html></html>")
+    page = nbformat.read(notebook(tmp_path / "page.ipynb", "1 / 0"), as_version=4)
+    assert missing(tmp_path) == []
+    page.cells[0].outputs = [nbformat.v4.new_output("error", ename="ZeroDivisionError", evalue="division by zero")]
+    nbformat.write(page, tmp_path / "page.ipynb")
+    assert missing(tmp_path) == ["page: a cell ended in ZeroDivisionError: division by zero"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in a folder of an odd name, with a chapter of one cell and a Python that lies in it too."""
+    folder = tmp_path_factory.mktemp("odd") / "a b's é"
+    copy_of_project(folder, TINY)
+    notebook(folder / "notebooks" / "chapter.ipynb", 'scale = ""', "scale")
+    return folder
+
+
+def test_runs_and_chapters_work_in_a_folder_with_a_space_and_an_apostrophe(project):
+    done = snakemake(project, "sweep", "runs/tiny/chapters/chapter.ipynb", "--config", "profile=tiny")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [len(read_ledger(p.parent)) for p in sorted((project / "runs" / "tiny").glob("*/ledger.jsonl"))] == [2, 1]
+    page = nbformat.read(project / "runs" / "tiny" / "chapters" / "chapter.ipynb", as_version=4)
+    assert page.cells[-1].outputs[0].data["text/plain"] == "'tiny'"
+
+
+def test_a_run_whose_directory_was_deleted_is_run_again(project):
+    (arm,) = (project / "runs" / "tiny").glob("digits-gaussian-fully_synthetic-*")
+    shutil.rmtree(arm)
+    assert (project / "runs" / "tiny" / "complete" / arm.name).is_file()
+    done = snakemake(project, "sweep", "--config", "profile=tiny")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(read_ledger(arm)) == 2
+    assert "Nothing to be done" in snakemake(project, "sweep", "--config", "profile=tiny").stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            "profle=tiny",
+            "unknown --config key 'profle'; allowed: profile, device, runs_per_gpu; did you mean 'profile'?",
+        ),
+        ("profile=tini", "there is no profile 'tini'; in "),
+        ("device=gpu", "--config device=gpu is not allowed; allowed: auto, cpu, cuda, cuda:N"),
+        ("runs_per_gpu=0", "--config runs_per_gpu=0 is not allowed"),
+    ],
+)
+def test_config_of_the_graph_is_checked(project, config, message):
+    default = [] if config.startswith("prof") else ["profile=tiny"]
+    done = snakemake(project, "-n", "--config", config, *default)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+
+
+def test_every_interpolated_path_is_quoted():
+    """Only numbers stand without :q in a shell line."""
+    import re
+
+    text = (ROOT / "Snakefile").read_text()
+    shells = re.findall(r"shell:\n((?:\s+\".*\n)+)", text)
+    assert len(shells) == 3
+    bare = {name for shell in shells for name in re.findall(r"(?<!\{)\{([^{}:]+)\}(?!\})", shell)}
+    assert bare == {"threads"}
+
+
+def test_the_profile_file_of_the_tests_is_one(project):
+    assert yaml.safe_load((project / "profiles" / "tiny.yml").read_text()) == TINY
