@@ -23,9 +23,10 @@ from iterative_retraining.errors import ConfigError, DataError, UserError
 from iterative_retraining.models import build_model
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs.reading import read_ledger
+from iterative_retraining.schemes import set_size
 
 from profiles import PlannedRun, Profile, load_profile
-from speeds import Kind, Speed, measured_speeds, n_drawn
+from speeds import Kind, NotMeasuredError, Speed, measured_speeds, n_drawn
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def _images_of_fit(config: RunConfig, generation: int, n: int) -> int:
     if generation == 0 and config.init:
         return 0
     if not config.family.trains_in_batches:  # sees every datum once
-        synthetic = config.built_scheme.n_samples(n) if generation else 0
-        return synthetic if generation and config.scheme == "fully_synthetic" else n + synthetic
+        return set_size(config.built_scheme, n, generation)
     from_scratch = generation == 0 or not config.options["warm_start"]
     return config.n_images_initial if from_scratch else config.n_images_per_retraining
 
@@ -130,11 +130,14 @@ def makespan(left: Sequence[Work], seconds: Mapping[str, float], n_devices: int)
     return now
 
 
-def report(profile: Profile, left: Sequence[Work], speeds: Mapping[Kind, Speed], gpus: Sequence[int]) -> str:
-    """The plan as Markdown."""
+def report(profile: Profile, left: Sequence[Work], speeds: Mapping[Kind, Speed] | str, gpus: Sequence[int]) -> str:
+    """The plan as Markdown; ``speeds`` is the reason why where none are known, and the plan then has no times."""
     done = f"{len(profile.runs) - len(left)} of {len(profile.runs)} runs are complete and left out."
     if not left:
         return f"## Plan of {profile.name}\n\n{done} Nothing is left to do."
+    if isinstance(speeds, str):
+        table = _cost_table(left, dict.fromkeys((work.run_id for work in left), math.nan), profile.arms)
+        return "\n\n".join([f"## Plan of {profile.name}", done, table, f"Times are not known: {speeds}."])
     seconds = {work.run_id: work.seconds(speeds[work.kind]) for work in left}
     longest = max(chains(left, seconds), key=lambda chain: sum(map(seconds.get, chain)))
     hours = _number(sum(map(seconds.get, longest)) / 3600)
@@ -176,7 +179,9 @@ def _speed_table(speeds: Mapping[Kind, Speed]) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole from 1 000 on, else with three digits."""
+    """Whole from 1 000 on, else with three digits; a dash where it is not known."""
+    if math.isnan(value):
+        return "–"
     return f"{value:,.0f}".replace(",", " ") if value >= 1000 else f"{value:.3g}"
 
 
@@ -199,7 +204,12 @@ def main(arguments: Sequence[str]) -> str:
     kinds = list(dict.fromkeys(work.kind for work in left))
     if given.images_per_second is None:
         folders = given.results or [Path("results"), *sorted(p for p in Path("runs").glob("*") if p.is_dir())]
-        speeds = measured_speeds(kinds, folders, given.device, given.metrics_seconds)
+        try:
+            speeds = measured_speeds(kinds, folders, given.device, given.metrics_seconds)
+        except NotMeasuredError as error:
+            if given.results or given.device:  # asked for by name
+                raise
+            speeds = str(error)
     else:
         source = "given" if given.metrics_seconds else "given; metrics not counted, --metrics-seconds adds them"
         speed = Speed(given.images_per_second, given.samples_per_second, given.metrics_seconds or 0.0, source)

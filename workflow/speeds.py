@@ -17,9 +17,13 @@ from iterative_retraining.schemes import build_scheme
 # Options that change what a network learns or samples, but not how long a batch of either takes.
 SPEED_NEUTRAL = (
     *("learning_rate", "lr_rampup_images", "ema_halflife_images", "warm_start"),
-    *("sigma_data", "p_mean", "p_std", "sigma_min", "sigma_max", "rho"),
+    *("sigma_data", "p_mean", "p_std", "sigma_min", "sigma_max", "rho", "start_data_std", "tolerance"),
 )
 N_NAMED = 12  # runs that a source names
+
+
+class NotMeasuredError(ConfigError):
+    """No ledger has measured how fast such a run is."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,7 @@ class Kind:
     @classmethod
     def of(cls, dataset: str, model: str, options: Mapping[str, Any], features: str) -> "Kind":
         """The kind of a run with resolved ``options``."""
-        network = {"network": options["network"]} if "network" in options else {}
-        whole = {**resolve_options(model, dataset, network), **options}  # old ledgers lack what came later
-        relevant = {k: v for k, v in whole.items() if k not in SPEED_NEUTRAL}
+        relevant = {k: v for k, v in options.items() if k not in SPEED_NEUTRAL}
         return cls(dataset, model, json.dumps(relevant, sort_keys=True), dataset if features == "auto" else features)
 
     def __str__(self) -> str:
@@ -82,7 +84,8 @@ def measured_speeds(
     """The speed of each of ``kinds``: medians over the run directories in ``folders``, of what each did in all its
     generations; for the metrics, of any model, unless ``seconds_metrics`` is given.
 
-    Raises ConfigError if something was not measured on a device whose name has ``device`` in it, or on several.
+    Raises NotMeasuredError if something was not measured on a device whose name has ``device`` in it, ConfigError if it
+    was on several.
     """
     found = [one for path in _run_directories(folders) for one in _measured(path) if device in one.device]
     speeds, missing = {}, []
@@ -105,7 +108,7 @@ def measured_speeds(
     if missing:
         where = ", ".join(map(str, folders)) or "results or runs/*"
         on = f" on a device with {device!r} in its name" if device else ""
-        raise ConfigError(
+        raise NotMeasuredError(
             f"no ledger in {where} measured{on}: {'; '.join(dict.fromkeys(missing))}. Give --images-per-second and "
             "--samples-per-second (and --metrics-seconds), or run a short profile of it first"
         )
