@@ -26,7 +26,7 @@ SCALARS = {  # of the core schema, https://yaml.org/spec/1.2.2/#103-core-schema
 
 
 class CoreLoader(yaml.SafeLoader):
-    """YAML with the scalars of the core schema of YAML 1.2. A key that is there twice is an error."""
+    """YAML with the scalars of the core schema of YAML 1.2, and ``<<``. A key that is there twice is an error."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {}
 
@@ -50,6 +50,7 @@ class CoreLoader(yaml.SafeLoader):
 
 for _tag, _pattern in SCALARS.items():
     CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), None)
+CoreLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<$"), ["<"])  # of YAML 1.1, in profiles
 CoreLoader.add_constructor("tag:yaml.org,2002:int", CoreLoader.construct_int)
 
 
