@@ -9,6 +9,7 @@ from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS
 from iterative_retraining.errors import ConfigError, DataError
 from iterative_retraining.experiment import Experiment, open_experiment
+from iterative_retraining.metrics.features import FEATURES
 from iterative_retraining.models import MODELS
 from iterative_retraining.runs.directory import read_floor
 from iterative_retraining.runs.results import read_runs
@@ -90,6 +91,8 @@ def test_a_model_says_what_it_is_and_refuses_an_unknown_option(model: str):
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_a_data_set_opens_an_experiment(tmp_path: Path, dataset: str):
+    if FEATURES[DATASETS[dataset].features].needs_weights:
+        pytest.skip(f"{dataset} is measured by a published network, whose weights are not at hand")
     try:
         DATASETS[dataset].load("train", None)
     except DataError as error:

@@ -104,10 +104,13 @@ def test_what_comes_out_the_same_is_reproduced(gaussian, capsys, source):
 
 
 def test_a_run_reproduced_by_code_that_has_changed_since_is_stale_again(gaussian):
-    (pairs,) = read_manifest(gaussian)["sources"].values()
+    before = read_manifest(gaussian)
+    (pairs,) = before["sources"].values()
     of_other_code(gaussian, {"source_sha256": "0" * 64})
     reproduced = [{"generations": 2, "source_sha256": "1" * 64}]
-    change_manifest(gaussian, reproduced=reproduced, sources={"0" * 64: [*pairs, ["lost", "1"]]})
+    change_manifest(
+        gaussian, measured=before["measured"], reproduced=reproduced, sources={"0" * 64: [*pairs, ["lost", "1"]]}
+    )
     assert run_status(gaussian).code == "stale: 1 definition changed (lost (gone))"
 
 

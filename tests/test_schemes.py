@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterative_retraining.config import RunConfig
 from iterative_retraining.models import build_model, resolve_options
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.retrain import retrain
-from iterative_retraining.runs.directory import Run
 from iterative_retraining.schemes import (
     SCHEMES,
     Accumulate,
@@ -31,7 +29,7 @@ from iterative_retraining.schemes import (
     synthetic_count,
 )
 
-from conftest import TINY_EDM, untimed
+from conftest import TINY_EDM
 
 REAL = np.arange(40.0)[:, None]
 SAMPLES = [100 * (t + 1) + np.arange(100.0)[:, None] for t in range(3)]
@@ -125,31 +123,6 @@ def test_arms_are_told_apart():
     for a, b in itertools.combinations(defaults, 2):
         assert a["color"] != b["color"]
         assert a["marker"] != b["marker"]
-
-
-@every_scheme
-def test_killed_and_resumed_a_run_ends_in_the_same_ledger(name, tmp_path):
-    scheme, config = build_scheme(name), RunConfig(model="gaussian", scheme=name)
-    real = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 1), dtype=np.uint8)
-
-    def records(folder):
-        run = Run(tmp_path / folder, config)
-        yield from retrain(Gaussian(), real, scheme, [], n_retrain=2, seed=3, run=run)
-        run.close()
-
-    assert [record.generation for record in records("whole")] == [0, 1, 2]
-    for n_steps in (1, 1):  # twice, stopped after the first generation that it does not have yet
-        run = Run(tmp_path / "killed", config)
-        attempt = retrain(Gaussian(), real, scheme, [], n_retrain=2, seed=3, run=run)
-        for _ in range(len(run.rows) + n_steps):
-            next(attempt)
-        attempt.close()
-        run.close()
-    assert len(untimed(tmp_path / "killed" / "ledger.jsonl")) == 2
-    assert len(list(records("killed"))) == 3
-    whole = untimed(tmp_path / "whole" / "ledger.jsonl")
-    assert untimed(tmp_path / "killed" / "ledger.jsonl") == whole
-    assert whole[2]["n_real"] + whole[2]["n_synthetic"] == set_size(scheme, 40, 2)
 
 
 @every_scheme

@@ -77,7 +77,7 @@ def open_experiment(
     *,
     n_retrain: int,
     device: str = "auto",
-    data_dir: str = "",
+    data_dir: str | Path | None = "",
     init: str = "",
     run_dir: str | Path = "",
     model_options: Mapping[str, Any] | None = None,
@@ -102,7 +102,7 @@ def open_experiment(
     keep_every = check_count("keep_every", keep_every, "it counts generations")
     checkpoint_images = check_count("checkpoint_images", checkpoint_images, "it counts images, 0 for no checkpoints")
     for name, value in {"data_dir": data_dir, "init": init, "run_dir": run_dir, "features": features}.items():
-        if not isinstance(value, str | Path):
+        if value is not None and not isinstance(value, str | Path):
             raise ConfigError(f"{name} = {value!r} is not allowed: it is text")
     refuse_unknown("parameter", parameters, [f.name for f in fields(RunConfig) if f.name not in ("options", "init")])
     options = {} if model_options is None else model_options

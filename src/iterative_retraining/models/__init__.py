@@ -28,7 +28,7 @@ def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dic
     Raises ConfigError for an unknown model, data set or option, ValueError for a value that is not allowed.
     """
     family, data = find("model", model, MODELS), find_dataset(dataset)
-    network = options.get("network") or (family.networks[0] if family.networks else "")
+    network = options.get("network", family.networks[0]) if family.networks else ""
     return resolved_options(family, data.options(model, network), options, data.shape)
 
 

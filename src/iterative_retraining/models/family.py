@@ -155,8 +155,8 @@ def resolved_options(
 
     Raises ValueError for an unknown option or a value that is not allowed.
     """
-    network = options.get("network", "")
-    if network and family.networks:
+    network = options.get("network", "") if family.networks else ""
+    if network:
         refuse_unknown("network", [network], family.networks)
     defaults = family.defaults(network)
     of = f"model {family.name!r}" + (f" with network {network!r}" if network else "")
