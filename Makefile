@@ -17,7 +17,7 @@ book: $(SETUP)
 	@echo "The book is at $(CURDIR)/$(HTML)"
 
 test: $(SETUP)
-	pytest
+	pytest --numprocesses auto --dist loadfile
 
 setup: $(SETUP)
 

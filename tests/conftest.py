@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import matplotlib
@@ -34,6 +36,16 @@ TINY_RUN = {
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_halvings() -> Iterator[None]:
+    """Floors of three random halvings instead of twenty, where a test does not say how many: most of them look on."""
+    from iterative_retraining.metrics import ImageMetrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageMetrics, "floor", partialmethod(ImageMetrics.floor, n_splits=3))
+        yield
 
 
 @pytest.fixture
