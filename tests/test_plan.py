@@ -13,6 +13,7 @@ import yaml
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.models import build_model, resolve_options
+from iterative_retraining.runs.reading import read_config
 from iterative_retraining.training_set import TrainingSet
 
 from conftest import ROOT
@@ -45,11 +46,13 @@ def save(profile: dict) -> Path:
     return path
 
 
-def manifest(attempts: list[tuple[int, dict]]) -> str:
+def manifest(identity: dict, attempts: list[tuple[int, dict]]) -> str:
     """Of attempts, each by its first generation and its hardware."""
     here = {"started": "", "git": {"commit": None, "dirty": None}, "python": "", "packages": {}}
     made = [here | {"first_generation": first, "hardware": hardware} for first, hardware in attempts]
-    return json.dumps({"run_id": "", "n_retrain": 4, "real_sha256": "0" * 64, "attempts": made})
+    return json.dumps(
+        {"run_id": "", "config": identity | {"init": ""}, "n_retrain": 4, "real_sha256": "0" * 64, "attempts": made}
+    )
 
 
 def write_run(
@@ -77,7 +80,7 @@ def write_run(
     row |= {"seconds_fit": fit, "seconds_sample": sample, "seconds_metrics": metrics}
     write = {
         "config.json": json.dumps({"run_id": path.name, "identity": identity | {"init": ""}}),
-        "manifest.json": manifest([(0, {"device": "cuda", "name": device, "threads": 1})]),
+        "manifest.json": manifest(identity, [(0, {"device": "cuda", "name": device, "threads": 1})]),
         "floor.json": json.dumps({"features": "digits-classifier-64", "n_images": 898}),
         "ledger.jsonl": "".join(json.dumps({"generation": t} | row) + "\n" for t in range(generations)),
     }
@@ -222,7 +225,7 @@ def test_a_median_over_several_devices_is_refused_until_one_is_chosen(project):
 def test_a_run_that_moved_counts_for_each_device(tmp_path):
     write_run(tmp_path / "a", generations=4)
     attempts = [(t, {"device": "cpu", "name": name, "threads": 2}) for t, name in ((0, "slow"), (3, "fast"))]
-    (tmp_path / "a" / "manifest.json").write_text(manifest(attempts))
+    (tmp_path / "a" / "manifest.json").write_text(manifest(read_config(tmp_path / "a")["identity"], attempts))
     kind = Kind.of("digits", "edm", resolve_options("edm", "digits", {}), "auto")
     sources = [measured_speeds([kind], [tmp_path], device)[kind].source for device in ("slow", "fast")]
     assert sources == ["3 generations on slow, 2 thread(s): a", "1 generations on fast, 2 thread(s): a"]

@@ -52,13 +52,13 @@ def run_status(path: str | Path) -> RunStatus:
     path, message = Path(path), ""
     if not (path / "config.json").exists():
         raise RunError(f"{path} is no run directory: it has no config.json")
-    run_id, manifest, rows = path.name, {"attempts": []}, []
+    run_id, manifest, rows, code = path.name, {"attempts": []}, [], "unknown"
     try:
         run_id, manifest = read_config(path)["run_id"], read_manifest(path)
         rows = read_ledger(path)
         check_whole(path, rows, manifest)
-        state = _state(path, len(rows), manifest)
-    except RunError as error:
+        state, code = _state(path, len(rows), manifest), _code(manifest)
+    except UserError as error:
         state, message = "damaged", str(error)
     attempts = manifest["attempts"]
     wanted = manifest["n_retrain"] + 1 if attempts else 0
@@ -67,7 +67,7 @@ def run_status(path: str | Path) -> RunStatus:
     seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds_"))
     commits = sorted({str(a["git"]["commit"])[:7] + ("+" if a["git"]["dirty"] else "") for a in attempts})
     devices = sorted({a["hardware"]["name"] for a in attempts})
-    found = (_code(manifest), seconds / 3600, ", ".join(devices), ", ".join(commits), message)
+    found = (code, seconds / 3600, ", ".join(devices), ", ".join(commits), message)
     return RunStatus(run_id, state, len(rows), wanted, len(attempts), *found)
 
 

@@ -39,7 +39,7 @@ IDENTITY = _object(
     lam={"type": ["number", "null"], "minimum": 0},
     seed=COUNT,
     n_real=COUNT,
-    options=MAPPING,
+    options={"type": "object", "properties": {"network": TEXT, "solver": TEXT}},
     scheme_options=MAPPING,
 )
 CONFIG = _object("run_id identity", run_id=TEXT, identity=IDENTITY)
@@ -74,14 +74,23 @@ ATTEMPT = _object(
 )
 ATTEMPT["dependentRequired"] = {"outcome": ["message", "ended"]}
 MANIFEST = _object(
-    "run_id n_retrain real_sha256 attempts",
+    "run_id config n_retrain real_sha256 attempts",
+    config=IDENTITY,
+    measured=_object("", features=TEXT_OR_NULL, metrics={"type": ["array", "null"], "items": TEXT}),
+    sources={
+        "type": "object",
+        "additionalProperties": {
+            "type": "array",
+            "items": {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 2},
+        },
+    },
     run_id=TEXT,
     real_sha256=DIGEST,
     n_retrain=COUNT,
     attempts={"type": "array", "items": ATTEMPT, "minItems": 1},
     initial_weights_sha256=TEXT_OR_NULL,
     initial_identity={"anyOf": [{"type": "null"}, IDENTITY]},
-    reproduced={"type": "array", "items": _object("generations", generations=COUNT, **MADE_BY)},
+    reproduced={"type": "array", "items": _object("generations source_sha256", generations=COUNT, **MADE_BY)},
 )
 _PLAIN = {"type": ["string", "number", "null"]}
 FLOOR = {
@@ -189,7 +198,8 @@ def read_ledger(path: str | Path) -> list[dict[str, Any]]:
 
 
 def check_whole(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
-    """Raises RunError if the ledger has fewer generations than other files of the run directory prove.
+    """Raises RunError if the manifest is of another run, or if the ledger has fewer generations than other files of the
+    run directory prove.
 
     A kill leaves no such thing: the manifest is there before the first line, and the weights of generation t after
     line t - 1. To compute those generations again would overwrite them.
@@ -198,6 +208,8 @@ def check_whole(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping
         raise RunError(
             f"{path / 'manifest.json'} is missing, which says what made its {len(rows)} generations; {RESTORE}"
         )
+    if manifest["attempts"] and manifest["config"] != read_config(path)["identity"]:
+        raise RunError(f"{path / 'manifest.json'} is of another configuration than config.json beside it; {RESTORE}")
     proven = [0]
     for attempt in manifest["attempts"]:
         proven += [attempt["first_generation"], attempt.get("last_generation", -1) + 1]
