@@ -10,11 +10,12 @@ import pytest
 
 from iterative_retraining.datasets import DATASETS, load_dataset
 from iterative_retraining.experiment import open_experiment
+from iterative_retraining.metrics import METRICS
 from iterative_retraining.models import MODELS
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.memory import MemoryRun
-from iterative_retraining.schemes import SCHEMES, FullySynthetic, Mix
+from iterative_retraining.schemes import SCHEMES, Mix
 from iterative_retraining.training_set import TrainingSet
 
 from conftest import ROOT
@@ -44,6 +45,7 @@ def registered(examples, monkeypatch) -> None:
     """The one line of each."""
     monkeypatch.setitem(SCHEMES, "window", examples["scheme"].Window)
     monkeypatch.setitem(MODELS, "kernel_density", examples["model"].KERNEL_DENSITY_FAMILY)
+    monkeypatch.setitem(METRICS, "variance_left", examples["metric"].VarianceLeft)
     monkeypatch.setitem(DATASETS, "bars", examples["dataset"].Bars())
 
 
@@ -62,6 +64,7 @@ def test_together_they_are_a_run_that_is_named_and_goes_on(tmp_path: Path):
         parts.append(experiment.run.config.run_id)
         experiment.run.close()
     assert [(r.n_real, r.n_synthetic) for r in records] == [(40, 0), (40, 40), (40, 80)]
+    assert all(0 < record.metrics["variance_left"] < 2 for record in records)
     assert parts[0] == parts[1]
     assert parts[0].startswith("bars-kernel_density-window-history_length2-")
     np.testing.assert_array_equal(load_dataset("bars")[0][:40], experiment.real)
@@ -106,11 +109,10 @@ def test_the_data_set_is_what_it_says(examples):
     assert not np.array_equal(bars.load("train", None)[0][:100], images)
 
 
-def test_the_metric_is_one_for_real_images_and_falls_with_collapse(examples, real):
-    metric = examples["metric"].VarianceLeft()
-    assert metric(real, real=real) == {"variance_left": 1.0}
-    assert metric(real[:1].repeat(40, axis=0), real=real) == {"variance_left": 0.0}
-    records = list(retrain(Gaussian(), real, FullySynthetic(), [metric], n_retrain=2, seed=0))
-    assert all(0 < r.metrics["variance_left"] < 1 for r in records)
+def test_the_metric_is_one_for_real_features_and_falls_with_collapse(examples):
+    metric, real = examples["metric"].VarianceLeft(), np.random.default_rng(0).normal(size=(40, 3))
+    assert metric(real, real=real)["variance_left"] == 1.0
+    assert metric(real / 2, real=real)["variance_left"] == pytest.approx(0.25)
+    assert metric(real[:1].repeat(40, axis=0), real=real)["variance_left"] == pytest.approx(0.0)
     with pytest.raises(ValueError, match="there is no variance to compare with"):
-        metric(real, real=real[:1])
+        metric(real, real=real[:1].repeat(40, axis=0))
