@@ -12,7 +12,7 @@ from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models.gaussian import Gaussian
-from iterative_retraining.reproduce import Comparison, main, read_published
+from iterative_retraining.reproduce import Comparison, main, read_published_run
 from iterative_retraining.runs.directory import write_json
 from iterative_retraining.runs.provenance import read_manifest, sources_here
 from iterative_retraining.runs.publishing import publish
@@ -183,7 +183,7 @@ def test_theta_0_is_trained_once_for_all_its_arms(tmp_path, monkeypatch):
 def test_the_budget_of_theta_0_comes_from_the_manifest_or_is_asked_for(tmp_path):
     budgets = {"n_images_initial": 64, "n_images_per_retraining": 32, "model_options": TINY_EDM}
     (arm,) = published_arms(tmp_path, budgets, {"scheme": "fully_synthetic", "n_retrain": 0})
-    assert read_published(arm, 0).initial["n_images_initial"] == 64
+    assert read_published_run(arm, 0).initial["n_images_initial"] == 64
     before = change_manifest(arm, initial_identity=None)
     message = r"starts from digits-edm-mix-lam0-seed0-\w{10}, which n_images_initial = {} does not make .*; set --n-im"
     for given, budget in ([], "180000"), (["--n-images-initial", "65"], "65"):

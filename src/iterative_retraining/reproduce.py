@@ -80,7 +80,7 @@ class Comparison:
         return f"generation {self.generation}: {what} ({key}: published {old}, here {new}; keys: {len(self.differing)})"
 
 
-def read_published(path: str | Path, generations: int, n_images_initial: int | None = None) -> Published:
+def read_published_run(path: str | Path, generations: int, n_images_initial: int | None = None) -> Published:
     """The run in ``path``, checked: the code here can run it again up to generation ``generations``.
 
     ``n_images_initial``: training budget of its theta_0, where the manifest does not record the run that trained it.
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise RunError(f"no run directory among {', '.join(others)}: none has a config.json")
     if others:
         print(f"passed over, no run directories: {', '.join(others)}", flush=True)
-    runs = [read_published(path, k, n_images_initial) for path in found]  # all are checked before the first is run
+    runs = [read_published_run(path, k, n_images_initial) for path in found]  # all are checked before the first is run
     with tempfile.TemporaryDirectory() as temporary:
         source = source_sha256(definitions())  # what other code has made is not gone on with
         folder = (keep or Path(temporary)) / source[:10]

@@ -40,10 +40,10 @@ class CIFAR10Images:
 
     def load(self, split: str, data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
         """See `iterative_retraining.interfaces.Dataset`."""
-        from torchvision.datasets import CIFAR10 as PUBLISHED
+        from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
 
         place = _find(data_dir)
-        checksums = dict(PUBLISHED.train_list if split == "train" else PUBLISHED.test_list)
+        checksums = dict(TorchvisionCIFAR10.train_list if split == "train" else TorchvisionCIFAR10.test_list)
         contents = _read_archive(place, checksums) if place.is_file() else _read_folder(place, checksums)
         for name, md5 in checksums.items():
             found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()

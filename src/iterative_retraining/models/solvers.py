@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from iterative_retraining.models.dopri5 import dopri5
+from iterative_retraining.models.process import Draw
 
 Denoise = Callable[[Tensor, float], Tensor]  # of x = data + sigma noise (B, ...), float64, and sigma; like x
 Velocity = Callable[[Tensor, float | Tensor], Tensor]  # of x_t (B, ...), float64, and the time t, one or (B,); like x_t
-Draw = Callable[[int], Tensor]  # of k: unit Gaussian noise (B, ...) number k; number 0 is the latent
 
 
 def karras_levels(n_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:

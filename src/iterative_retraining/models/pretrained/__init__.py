@@ -26,7 +26,7 @@ __all__ = [
     "load_ddpm",
     "load_edm_pickle",
     "load_otcfm_checkpoint",
-    "read_published",
+    "read_weights",
     "state_that_fits",
     "where_from",
 ]
@@ -46,7 +46,7 @@ def where_from(path: str | Path) -> str:
     return f"; it comes from {url}: download it to that place, or set init to where it is" if url else ""
 
 
-def read_published(path: str | Path, network: ADMConfig | None = None) -> Pretrained:
+def read_weights(path: str | Path, network: ADMConfig | None = None) -> Pretrained:
     """What is at ``path``: an EDM pickle (.pkl), a checkpoint of torchcfm (.pt, .pth) or a folder of diffusers.
 
     ``network``: see `load_otcfm_checkpoint`. Raises PretrainedError.
@@ -72,7 +72,7 @@ def state_that_fits(
     Raises PretrainedError if they cannot be read, or are not those of such a network; the message says of which.
     """
     own = MODELS[model].network_config(item_shape, options) if options.get("network") == "adm" else None
-    found = read_published(path, own)
+    found = read_weights(path, own)
     shape = (found.network.resolution, found.network.resolution, found.network.colours)
     if shape != tuple(item_shape):
         raise PretrainedError(

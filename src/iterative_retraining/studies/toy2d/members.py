@@ -19,7 +19,7 @@ from iterative_retraining.seeding import torch_seed
 
 N_FREQUENCIES = 8
 Weights = dict[str, Tensor]  # stacked: (M, ...) each
-Draw = Callable[[int], Tensor]  # of k: unit Gaussian noise (M, n, 2) number k; number 0 is the latent
+MemberDraw = Callable[[int], Tensor]  # of k: unit Gaussian noise (M, n, 2) number k; number 0 is the latent
 
 
 class Members(Protocol):
@@ -34,7 +34,7 @@ class Members(Protocol):
     def loss_terms(self, weights: Weights, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """The terms of the losses at x (M, B, 2) with unit Gaussian number (M, B) and noise (M, B, 2); (M, ...)."""
 
-    def sample(self, weights: Weights, draw: Draw) -> Tensor:
+    def sample(self, weights: Weights, draw: MemberDraw) -> Tensor:
         """Points (M, n, 2) made from ``draw(0)``."""
 
 
@@ -76,7 +76,7 @@ class ProcessMembers:
         flat = (v.flatten(0, 1) for v in (x, level_noise, noise))
         return self.process.loss_terms(partial(self.network, weights), *flat).view_as(x)
 
-    def sample(self, weights: Weights, draw: Draw) -> Tensor:
+    def sample(self, weights: Weights, draw: MemberDraw) -> Tensor:
         """As the process does."""
         x = self.process.sample(partial(self.network, weights), lambda k: draw(k).flatten(0, 1))
         return x.view(len(weights["0.bias"]), -1, 2)
@@ -127,7 +127,7 @@ class SplineMembers:
         """Negative log-likelihoods in nats, (M, B)."""
         return -self.log_prob(weights, x)
 
-    def sample(self, weights: Weights, draw: Draw) -> Tensor:
+    def sample(self, weights: Weights, draw: MemberDraw) -> Tensor:
         """The latents ``draw(0)`` taken through the inverse transform."""
         return self._each(weights, lambda flow, z: flow.transform.inv(z), draw(0))
 
