@@ -31,7 +31,11 @@ from iterative_retraining.runs.results import (
 )
 from iterative_retraining.status import stale_note
 from iterative_retraining.studies import plots
-from iterative_retraining.studies.report.chapters import arm_previews, scale_note
+from iterative_retraining.studies.report.chapters import (
+    arm_previews,
+    run_facts,
+    scale_note,
+)
 from iterative_retraining.studies.report.comparisons import (
     arm_summary,
     arm_table,
@@ -48,11 +52,10 @@ Markdown("\n\n".join(filter(None, [scale_note(scale, run_dirs), stale_note(run_d
 # %% [markdown]
 # ## What is run
 #
-# - **Data**: the 1 797 real digits that ship inside scikit-learn, grey, 8 × 8.
+# - **Data**: real digits that ship inside scikit-learn, grey, 8 × 8.
 # - **Models**, all with a DDPM++ U-Net {cite}`song2021score` of 16 channels, written from the papers' equations: `edm`
-#   {cite}`karras2022elucidating`, sampled by Heun's deterministic method, 18 steps; and, where it was run, `flow_matching`
-#   {cite}`lipman2023flow,tong2024improving`, noise and data of a batch paired by optimal transport, sampled by 8 steps of the classical
-#   Runge–Kutta method.
+#   {cite}`karras2022elucidating` and, where it was run, `flow_matching` {cite}`lipman2023flow,tong2024improving`, noise and data of a
+#   batch paired by optimal transport.
 # - **Retraining**: each starts from the weights (the EMA) of the one before, with a fresh Adam, for the same number of images
 #   whatever the arm. θ₀ is trained once per seed and shared by all arms of that seed.
 # - **Latents**: fresh for every generation. (The paper's code reuses the same ones; see {doc}`../setting`.)
@@ -63,6 +66,12 @@ Markdown("\n\n".join(filter(None, [scale_note(scale, run_dirs), stale_note(run_d
 # - **Floor**: the same metrics between two random halves of the real images, 20 times. Halves are half as large, and the bias
 #   of FID goes as 1/n, so this floor lies somewhat above what two full real sets would show.
 #
+# These runs:
+
+# %% tags=["hide-input"]
+Markdown(run_facts(run_dirs))
+
+# %% [markdown]
 # ## FID, precision and recall
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-quality", "caption": "FID (lower is better), precision and recall (higher is better) against the number of retrainings, as in figure 2 of the paper. Lines: mean over seeds; bands: their range. Grey: real against real, mean and 2.5 to 97.5 % over random halvings."}, "image": {"alt": "Three panels of FID, precision and recall against retrainings; the dashed red fully synthetic curve leaves the others, the curves with real data stay level."}}
@@ -107,8 +116,9 @@ Markdown("\n\n".join(tables))
 # {glue:text}`coverage-synthetic`, against {glue:text}`coverage-low` at λ = {glue:text}`lam-low` and {glue:text}`coverage-high` at
 # λ = {glue:text}`lam-high`. Authenticity tells whether an arm does well by copying: it ends at
 # {glue:text}`authenticity-low` at λ = {glue:text}`lam-low`, {glue:text}`authenticity-high` at λ = {glue:text}`lam-high` and
-# {glue:text}`authenticity-synthetic` fully synthetic. Real images that were not trained on reach {glue:text}`authenticity-floor`, so none of
-# these arms copies; images that nobody would take for a digit are, of course, authentic.
+# {glue:text}`authenticity-synthetic` fully synthetic. Real images that were not trained on reach {glue:text}`authenticity-floor`.
+# That alone does not show that an arm does not copy: {doc}`metrics` says what authenticity misses, and images that nobody would take for a
+# digit are authentic too.
 #
 # ## Samples over retrainings
 
@@ -126,7 +136,7 @@ figure = plots.sample_grid(arm_previews(runs), shown)
 # *We see*, on digits, and in numbers for EDM (the tables have the other models): the fully synthetic arm diverges in FID and
 # precision, and its samples dissolve: in the published runs those of EDM harden to black and white and break up, those of flow
 # matching fade to grey. The arms that keep the real data do not diverge: their FID has no trend to speak of next to that of the
-# fully synthetic arm. But stable is not unharmed: the more synthetic data, the lower the level at which precision settles,
+# fully synthetic arm. But stable is not unharmed: the more synthetic data, the lower the precision at the end,
 # {glue:text}`precision-low` at λ = {glue:text}`lam-low` against {glue:text}`precision-high` at λ = {glue:text}`lam-high`, and the
 # paired tests above tell these levels apart as far as the seeds allow. Recall does not show the collapse, it ends at
 # {glue:text}`recall-synthetic`: it counts real images that lie near *some* sample, and samples that spread out cover more of

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iterative_retraining.runs.directory import read_config
 from iterative_retraining.runs.provenance import read_manifest, this_machine
+from iterative_retraining.runs.reading import read_config, read_ledger
 from iterative_retraining.runs.results import read_previews, read_runs
 from iterative_retraining.studies.report.arms import KEYS, arms
 from iterative_retraining.studies.report.protocol import family_label
@@ -34,6 +34,22 @@ def arm_previews(runs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
     first = runs[runs.seed == runs.seed.min()].drop_duplicates("run_id")
     of_models = [(str(model), pair) for model, table in first.groupby("model") for pair in arms(table)]
     return [(f"{model}\n{arm.label}", read_previews(table.path.iloc[0])) for model, (arm, table) in of_models]
+
+
+def run_facts(paths: Iterable[str | Path]) -> str:
+    """A Markdown list of what the runs at ``paths`` are about: real images, and by model its sampler and first budget.
+
+    Runs of earlier code, which did not record the solver of EDM, had Heun's.
+    """
+    lines: dict[str, None] = {}
+    for path in paths:
+        identity, n_real = read_config(Path(path))["identity"], read_ledger(Path(path))[0]["n_real"]
+        options = identity["options"]
+        lines[f"- `{identity['dataset']}`: {n_real} real images"] = None
+        if "n_steps" in options:
+            sampler = f"sampled by `{options.get('solver', 'heun')}` in {options['n_steps']} steps"
+            lines[f"- `{identity['model']}`: {sampler}, dropout {options['dropout']:g}"] = None
+    return "\n".join(lines)
 
 
 def scale_note(scale: str, paths: Iterable[str | Path] = ()) -> str:
