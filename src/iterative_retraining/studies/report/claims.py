@@ -3,7 +3,7 @@
 A contract's ``test`` is a rule. Rules about runs make one number of every seed and take its 95 % t-interval:
 trend       the slope of a metric of one arm over the second half of its retrainings, per retraining
 difference  one arm less its control, of the same seeds; by default of the mean over the second half
-contrast    a weighted sum of arms, of the same seeds
+contrast    a weighted sum of arms, of the same seeds; a term may have a metric of its own
 ages        the mix at other lam, as the fully synthetic arm and one constant, found at one lam, predict it
 all         several of these, each of which has to hold
 exact       proven by tests that are named
@@ -40,7 +40,7 @@ def _schema(required: str, **properties: Any) -> dict[str, Any]:
     return known | {"additionalProperties": False}
 
 
-_TERM = _schema("arm weight", arm=_ARM, weight=_NUMBER)
+_TERM = _schema("arm weight", arm=_ARM, weight=_NUMBER, metric=_TEXT)
 RULES = {
     "trend": _schema("rule metric arm expect margin", rule={}, arm=_ARM, **_ABOUT),
     "difference": _schema("rule metric arm control expect margin", rule={}, arm=_ARM, control=_ARM, **_ABOUT),
@@ -208,16 +208,17 @@ def _statistic(rows: pd.DataFrame, metric: str, of: str) -> float:
     return {"first": first, "last": last, "change": last - first, "ratio": last / first}[of]
 
 
-def _terms(test: Mapping[str, Any]) -> list[tuple[float, Mapping[str, Any]]]:
+def _terms(test: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if test["rule"] == "contrast":
-        return [(term["weight"], term["arm"]) for term in test["terms"]]
-    return [(1.0, test["arm"])] + ([(-1.0, test["control"])] if "control" in test else [])
+        return test["terms"]
+    control = [{"weight": -1.0, "arm": test["control"]}] if "control" in test else []
+    return [{"weight": 1.0, "arm": test["arm"]}, *control]
 
 
 def _judge(test: Mapping[str, Any], arms: _Arms) -> Finding:
     """trend, difference and contrast."""
     of = test.get("of", "slope" if test["rule"] == "trend" else "level")
-    parts = [weight * arms.per_seed(arm, test["metric"], of) for weight, arm in _terms(test)]
+    parts = [t["weight"] * arms.per_seed(t["arm"], t.get("metric", test["metric"]), of) for t in _terms(test)]
     values = pd.concat(parts, axis=1, join="inner").sum(axis=1).to_numpy()
     return _compared(values, test["expect"], test["margin"], f"{test['metric']}, {of}", arms)
 
