@@ -27,7 +27,8 @@ from iterative_retraining.studies.report.comparisons import half_width, levels
 HOLDS, FAILS, UNDECIDED = "holds here", "fails here", "undecided"
 NOT_TESTABLE, NOT_RUN = "not testable here", "not run yet"
 VERDICTS = (FAILS, UNDECIDED, HOLDS, NOT_RUN, NOT_TESTABLE)  # in the order of the chapter: what failed stands first
-STATISTICS = ("level", "slope", "first", "last", "change", "ratio")
+# Mean and slope over the second half; first and last generation, and the change from the one to the other.
+STATISTICS = ("level", "slope", "first", "last", "change", "relative_change")
 
 _TEXT, _NUMBER = {"type": "string", "minLength": 1}, {"type": "number"}
 _ARM = {"type": "object", "minProperties": 1}
@@ -205,7 +206,7 @@ def _statistic(rows: pd.DataFrame, metric: str, of: str) -> float:
         late = values[values.index >= values.index.max() / 2]
         return float(np.polyfit(late.index, late, 1)[0])
     first, last = float(values.iloc[0]), float(values.iloc[-1])
-    return {"first": first, "last": last, "change": last - first, "ratio": last / first}[of]
+    return {"first": first, "last": last, "change": last - first}.get(of, last / first - 1)
 
 
 def _terms(test: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -282,3 +283,13 @@ def claims_table(claims: Iterable[Claim], runs: pd.DataFrame) -> str:
         cells = (f"**{claim.id}** {claim.statement}", claim.source, found.verdict, found.why)
         lines.append("| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def contracts_list(claims: Iterable[Claim]) -> str:
+    """A Markdown list: of every claim what counts for it, against it and for neither, how, and its limits."""
+    items = []
+    for claim in claims:
+        told = [f"{name}: {claim.contract[name]}" for name in ("for", "against", "undecided")]
+        told += [f"{name}: {getattr(claim, name)}" for name in ("method", "scale", "limits")]
+        items += [f"- **{claim.id}**", *(f"  - {' '.join(text.split())}" for text in told)]
+    return "\n".join(items)
