@@ -53,7 +53,7 @@ Markdown(scale_note(scale))
 #
 # A verdict is about what was run here, at its scale; it is none about the paper's own experiments.
 
-# %% mystnb={"figure": {"name": "fig-verdicts", "caption": "How many claims have which verdict."}, "image": {"alt": "A horizontal bar for each verdict, as long as the number of claims that have it."}}
+# %% mystnb={"figure": {"name": "fig-claims", "caption": "How many claims have which verdict."}, "image": {"alt": "A horizontal bar for each verdict, as long as the number of claims that have it."}}
 verdicts = [judge(claim, runs).verdict for claim in claims]
 figure = plots.verdict_counts({name: verdicts.count(name) for name in VERDICTS})
 
