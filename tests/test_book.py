@@ -76,7 +76,7 @@ def test_committed_chapters_are_executed_and_tell_no_paths(chapter):
         "the published page is older than its notebook: make publish PROFILE=cpu"
     )
     assert all(c.execution_count for c in nb.cells if c.cell_type == "code")
-    assert len(figures(chapter)) >= 2
+    assert len(figures(chapter)) >= (1 if chapter.stem == "claims" else 2)  # that page is tables
     text = chapter.read_text()
     assert not any(place in text for place in ("/home/", "/root/", "/tmp/", "/work/", "site-packages"))
     assert "papermill" not in nb.metadata

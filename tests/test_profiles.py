@@ -38,14 +38,17 @@ def with_arms(*arms: dict, **run: object) -> dict:
     return TINY | {"run": TINY["run"] | run, "arms": list(arms)}
 
 
-@pytest.mark.parametrize("name", ["quick", "cpu", "fashion", "fashion_cpu"])
+STUDIES = ["digits_controls", "digits_edm", "digits_families", "digits_long", "digits_otcfm", "fashion14"]
+
+
+@pytest.mark.parametrize("name", ["quick", "cpu", "fashion", "fashion_cpu", *STUDIES])
 def test_committed_profiles_plan_every_arm_of_every_seed(name):
     profile = load_profile(ROOT / "profiles" / f"{name}.yml")
     text = yaml.safe_load((ROOT / "profiles" / f"{name}.yml").read_text())
     grids = [math.prod(len(value) for value in arm.values() if isinstance(value, list)) for arm in text["arms"]]
     assert len(profile.arms) == len(text["seeds"]) * sum(grids)
-    models = {run.parameters["model"] for run in profile.runs.values()}
-    assert len(profile.runs) == len(profile.arms) + len(text["seeds"]) * len(models)
+    kinds = {(run.config.model, repr(run.config.options)) for run in profile.runs.values()}  # each has its theta_0
+    assert len(profile.runs) == len(profile.arms) + len(text["seeds"]) * len(kinds)
     for run in profile.runs.values():
         assert run.init is None or profile.runs[run.init].parameters["seed"] == run.parameters["seed"]
 
@@ -220,7 +223,8 @@ def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_a
 
 def test_a_profile_that_is_not_there_names_those_that_are():
     there = (
-        "cpu, fashion, fashion_cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
+        "cpu, digits_controls, digits_edm, digits_families, digits_long, digits_otcfm, fashion, fashion14, "
+        "fashion_cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
     )
     with pytest.raises(ConfigError, match=rf"no profile 'quik'; .* there are: {there}; did you mean 'quick'\?$"):
         load_profile(ROOT / "profiles" / "quik.yml")

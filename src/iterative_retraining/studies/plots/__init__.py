@@ -15,7 +15,7 @@ from iterative_retraining.studies.plots.plane import density_panels, lines_by_ar
 from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
 from iterative_retraining.studies.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
 from iterative_retraining.studies.plots.slider import frames_slider
-from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage
+from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage, verdict_counts
 from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
 from iterative_retraining.studies.plots.theory import (
     distances_over_time,
@@ -55,5 +55,6 @@ __all__ = [
     "variance_by_lam",
     "variance_by_weight",
     "variances_over_time",
+    "verdict_counts",
     "verdict_map",
 ]

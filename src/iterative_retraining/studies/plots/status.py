@@ -1,4 +1,4 @@
-"""Figures of how runs went: wall time by stage, attempts."""
+"""Figures of how runs went: wall time by stage, attempts, what became of claims."""
 
 from collections.abc import Mapping, Sequence
 
@@ -39,5 +39,14 @@ def attempts_by_run(runs: Mapping[str, tuple[int, int, Sequence[int]]]) -> Figur
         axis.plot(starts[1:], [row] * (len(starts) - 1), "|", color=PALETTE[3], markersize=9, markeredgewidth=2)
     axis.set_yticks(range(len(runs)), list(runs), fontsize=6)
     axis.set(xlabel="generations")
+    axis.invert_yaxis()
+    return figure
+
+
+def verdict_counts(counts: Mapping[str, int]) -> Figure:
+    """A bar a verdict, as long as the number of claims that have it."""
+    figure, axis = plt.subplots(figsize=(7, 0.35 * len(counts) + 0.8), layout="constrained")
+    axis.bar_label(axis.barh(list(counts), list(counts.values()), color=PALETTE[0]), padding=3)
+    axis.set(xlabel="claims")
     axis.invert_yaxis()
     return figure

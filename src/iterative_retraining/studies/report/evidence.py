@@ -1,0 +1,35 @@
+"""The runs that count as evidence for claims, as one table."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from iterative_retraining.runs.reading import read_config, read_ledger, read_manifest
+from iterative_retraining.runs.results import read_runs
+
+
+def counts(path: Path) -> bool:
+    """Whether a run directory is evidence: complete, and it has recorded the definitions that made it."""
+    manifest = read_manifest(path)
+    return bool(manifest.get("sources")) and len(read_ledger(path)) > manifest["n_retrain"]
+
+
+def read_evidence(results: str | Path) -> pd.DataFrame:
+    """`read_runs` of all runs in a folder that count, a column more for each parameter and option of theirs, n_retrain
+    and ``started`` (of the first attempt); and the rows of ``plane.csv``, if a study in the plane has left it there."""
+    tables = []
+    for path in sorted(p.parent for p in Path(results).glob("*/ledger.jsonl")):
+        if counts(path):
+            tables.append(_with_parameters(path))
+    plane = Path(results) / "plane.csv"
+    if plane.is_file():
+        tables.append(pd.read_csv(plane))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["dataset", "run_id", "generation"])
+
+
+def _with_parameters(path: Path) -> pd.DataFrame:
+    table, identity, manifest = read_runs([path]), read_config(path)["identity"], read_manifest(path)
+    given = identity | identity["options"]
+    plain = {key: value for key, value in given.items() if isinstance(value, str | int | float) and key not in table}
+    beside = {"n_retrain": manifest["n_retrain"], "started": min(a["started"] for a in manifest["attempts"])}
+    return table.assign(**plain | beside)
