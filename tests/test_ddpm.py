@@ -118,7 +118,7 @@ def test_quadratic_spacing_of_the_published_code_by_hand():
     ("change", "message"),
     [
         ({"spacing": "linear"}, "spacing = 'linear' is not allowed; allowed: quadratic, quadratic_0.8, uniform"),
-        ({"n_steps": 1001}, "n_steps = 1001 is not allowed: there are 1000 levels"),
+        ({"n_steps": 1001}, "n_steps = 1001 is not allowed: there are n_levels = 1000 levels"),
         ({"solver": "dopri5"}, "solver = 'dopri5' is not allowed; allowed: heun, dpmpp_2m, dpmpp_3m, ddim, ancestral_"),
         ({"beta_last": 1.0}, "beta_last = 1.0 is not allowed"),
     ],

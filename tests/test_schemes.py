@@ -66,7 +66,7 @@ def test_a_scheme_builds_from_its_defaults_and_cannot_be_changed(name):
 
 @every_scheme
 def test_an_unknown_option_is_refused_by_name(name):
-    with pytest.raises(ValueError, match=f"unknown option of scheme '{name}' 'colour'; allowed: "):
+    with pytest.raises(ValueError, match=f"unknown option 'colour' of scheme '{name}'; allowed: "):
         build_scheme(name, 0.5, {"colour": "red"})
 
 
@@ -138,7 +138,7 @@ def test_unknown_names_are_refused_with_the_nearest():
         build_scheme("acumulate", 0.5)
     with pytest.raises(ValueError, match="allowed: real_weight; did you mean 'real_weight'"):
         build_scheme("weighted", 1.0, {"real_wait": 0.5})
-    with pytest.raises(ValueError, match="unknown option of scheme 'mix' 'n'; allowed: none"):
+    with pytest.raises(ValueError, match="unknown option 'n' of scheme 'mix'; allowed: none"):
         build_scheme("mix", 1.0, {"n": 1})
 
 

@@ -1,18 +1,22 @@
 """What a run is: a frozen configuration, checked before any compute, whose hash names the run."""
 
+import errno
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from iterative_retraining.datasets import DATASETS
-from iterative_retraining.errors import ConfigError, find, refuse_unknown
+from iterative_retraining.errors import ConfigError, find, refuse_unknown, shown
 from iterative_retraining.interfaces import Dataset, ModelFamily, Scheme
 from iterative_retraining.models import MODELS, resolve_options
-from iterative_retraining.schemes import build_scheme
+from iterative_retraining.schemes import build_scheme, check_lam
 
 LATENTS = ("fresh", "fixed")
 LARGEST = 2**63 - 1  # of a count, so that it fits NumPy, torch and JSON alike
@@ -22,7 +26,7 @@ def check_count(name: str, value: object, meaning: str) -> int:
     """``value`` as an int. Raises ConfigError unless it is a whole number >= 0 below 2^63."""
     whole = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= LARGEST and value == int(value)
     if not whole:
-        raise ConfigError(f"{name} = {value!r} is not allowed: {meaning}, a whole number >= 0")
+        raise ConfigError(f"{name} = {shown(value)} is not allowed: {meaning}, a whole number >= 0")
     return int(value)
 
 
@@ -63,9 +67,9 @@ class RunConfig:
         for name in ("scheme_options", "options"):
             value = getattr(self, name)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-                raise ConfigError(f"{name} = {value!r} is not allowed: it maps names of options to values")
+                raise ConfigError(f"{name} = {shown(value)} is not allowed: it maps names of options to values")
         if not isinstance(self.init, str):
-            raise ConfigError(f"init = {self.init!r} is not allowed: it is a path, as text")
+            raise ConfigError(f"init = {shown(self.init)} is not allowed: it is a path, as text")
         counts = {
             "n_images_initial": "it is a training budget in images",
             "n_images_per_retraining": "it is a training budget in images",
@@ -77,9 +81,8 @@ class RunConfig:
         if self.n_real > data.counts["train"]:
             n = data.counts["train"]
             raise ConfigError(f"n_real = {self.n_real} is not allowed: {self.dataset} has {n} images; 0 is all")
-        if isinstance(self.lam, bool) or not isinstance(self.lam, Real):
-            raise ConfigError(f"lam = {self.lam!r} is not allowed: it is the ratio synthetic : real, a number >= 0")
         try:
+            check_lam(self.lam)
             built = build_scheme(self.scheme, self.lam, self.scheme_options)
             resolved = resolve_options(self.model, self.dataset, self.options)
         except (ValueError, TypeError) as error:
@@ -134,18 +137,31 @@ def scheme_parameters(scheme: Scheme) -> dict[str, Any]:
     return {f.name: getattr(scheme, f.name) for f in fields(scheme)}
 
 
+def check_path(name: str, value: object) -> None:
+    """Raises ConfigError unless ``value`` is a path, as text or as a Path, that a file system can have, or None."""
+    if value is not None and not isinstance(value, str | Path):
+        raise ConfigError(f"{name} = {shown(value)} is not allowed: it is a path, as text")
+    try:
+        os.lstat(value or ".")
+    except ValueError as error:  # as of a null byte
+        raise ConfigError(f"{name} = {shown(str(value))} is not allowed: no path is like it ({error})") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # all else is for those who know what should be there
+            raise ConfigError(f"{name} = {shown(str(value))} is not allowed: the name is too long") from error
+
+
 def check_device(device: str) -> str:
     """The device to use: "cpu", "cuda" or "cuda:N"; "auto" is cuda where there is one. Raises ConfigError."""
     import torch
 
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
+        raise ConfigError(f"unknown device {shown(device)}; allowed: auto, cpu, cuda, cuda:N")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = str(device).partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise ConfigError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:N")
+    kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {device!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices; "
             "take device 'cpu' or 'auto'"
         )
-    return str(device)
+    return device

@@ -35,14 +35,26 @@ class NonFiniteLossError(UserError, FloatingPointError):
     """A training loss was NaN or infinite; the message names the step and the last finite loss."""
 
 
+LONGEST = 200  # characters of a value in a message
+
+
+def shown(value: object) -> str:
+    """``value`` as a message shows it, cut where it is long; its type alone where it cannot be written."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # as of an int of more than 4300 digits, or a list that holds itself too deep
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}... ({len(text)} characters)"
+
+
 def refuse_unknown(kind: str, given: Iterable[object], allowed: Collection[str], *, of: str = "") -> None:
     """Raises ConfigError at the first of ``given`` that is not among ``allowed``; ``kind`` says what they are, ``of``
     whose."""
     for value in given:
-        if value not in allowed:
-            close = difflib.get_close_matches(str(value), allowed, n=1)
+        if not isinstance(value, str) or value not in allowed:
+            close = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else ()
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            what = f"{kind} {value!r}" + (f" of {of}" if of else "")
+            what = f"{kind} {shown(value)}" + (f" of {of}" if of else "")
             raise ConfigError(f"unknown {what}; allowed: {', '.join(allowed) or 'none'}{hint}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.config import RunConfig, check_count, check_device
+from iterative_retraining.config import RunConfig, check_count, check_device, check_path
 from iterative_retraining.distributed import Team, find_team
 from iterative_retraining.errors import (
     ConfigError,
@@ -18,6 +18,7 @@ from iterative_retraining.errors import (
     RunError,
     WeightsError,
     refuse_unknown,
+    shown,
 )
 from iterative_retraining.files import write_json
 from iterative_retraining.interfaces import Model, Scheme
@@ -101,11 +102,13 @@ def open_experiment(
     n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
     keep_every = check_count("keep_every", keep_every, "it counts generations")
     checkpoint_images = check_count("checkpoint_images", checkpoint_images, "it counts images, 0 for no checkpoints")
-    for name, value in {"data_dir": data_dir, "init": init, "run_dir": run_dir, "features": features}.items():
-        if value is not None and not isinstance(value, str | Path):
-            raise ConfigError(f"{name} = {value!r} is not allowed: it is text")
+    paths = {"data_dir": data_dir, "init": init, "run_dir": run_dir, "features_weights": features_weights}
+    for name, value in paths.items():
+        check_path(name, value)
     refuse_unknown("parameter", parameters, [f.name for f in fields(RunConfig) if f.name not in ("options", "init")])
     options = {} if model_options is None else model_options
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"model_options = {shown(options)} is not allowed: it maps names of options to values")
     config = RunConfig(options=options, init=init_identity(init) if init else "", **parameters)
     with _as_config_error():
         config.built_scheme.check(config.n_real or config.data.counts["train"], n_retrain)
@@ -124,6 +127,7 @@ def open_experiment(
     counts = (n_samples, n_retrain, scheme.history_length, keep_every)
     state = model.state_bytes(real.shape[1:])
     check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
+    floor = _floor(path, config, metrics, real) if team.rank == 0 else {}
     run = Run(path, config, keep_every=keep_every) if team.rank == 0 else None
     if run is not None:
         if len(run.rows) <= n_retrain:
@@ -133,7 +137,7 @@ def open_experiment(
                 "metrics": metrics.names(real),
             }
             write_manifest(run, n_retrain=n_retrain, device=device, real=real, **about)
-        _measure_floor(run, metrics, real)
+        _keep_floor(run, metrics, floor)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
     return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
@@ -189,10 +193,22 @@ def _initial_identity(init: str) -> dict[str, Any] | None:
     return read_config(Path(init))["identity"] if _is_run(init) else None
 
 
-def _measure_floor(run: Run, metrics: ImageMetrics, real: np.ndarray) -> None:
+def _floor(path: Path, config: RunConfig, metrics: ImageMetrics, real: np.ndarray) -> Mapping[str, Any]:
+    """The floor of a run that has none yet, before anything is made. Raises ConfigError for too few images."""
+    if (path / "floor.json").exists():
+        return {}
+    try:
+        return metrics.floor(real, seed=stage_seed(config.seed, 0, "floor"))
+    except ValueError as error:
+        raise ConfigError(
+            f"n_real = {len(real)} is not allowed: half of them are too few to be measured against the other half "
+            f"({error}); take more"
+        ) from error
+
+
+def _keep_floor(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any]) -> None:
     """Writes floor.json; if it is there, refuses another feature space than its own. Raises RunError."""
     if not (run.path / "floor.json").exists():
-        floor = metrics.floor(real, seed=stage_seed(run.config.seed, 0, "floor"))
         write_json(run.path / "floor.json", floor)
     space = read_floor(run.path)["features"]
     if space != metrics.features.name:

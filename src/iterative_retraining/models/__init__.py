@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from iterative_retraining.datasets import find_dataset
-from iterative_retraining.errors import find
+from iterative_retraining.errors import find, refuse_unknown
 from iterative_retraining.interfaces import Model, ModelFamily
 from iterative_retraining.models.ddpm import DDPM_FAMILY
 from iterative_retraining.models.edm import EDM_FAMILY
@@ -29,6 +29,8 @@ def resolve_options(model: str, dataset: str, options: Mapping[str, Any]) -> dic
     """
     family, data = find("model", model, MODELS), find_dataset(dataset)
     network = options.get("network", family.networks[0]) if family.networks else ""
+    if family.networks:
+        refuse_unknown("network", [network], family.networks)
     return resolved_options(family, data.options(model, network), options, data.shape)
 
 

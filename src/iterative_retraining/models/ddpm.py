@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iterative_retraining.models.family import NetworkFamily
-from iterative_retraining.models.paths import GaussianPaths
+from iterative_retraining.models.paths import MOST_STEPS, GaussianPaths
 from iterative_retraining.models.process import Net, Uncoupled, check_choice, check_numbers, evaluate, wide
 from iterative_retraining.models.solvers import SOLVERS, Field
 
@@ -44,12 +44,18 @@ class DDPM(GaussianPaths, Uncoupled):
 
     def __post_init__(self) -> None:
         check_choice("spacing", self.spacing, SPACINGS)
-        check_numbers(self, counts=("n_levels",), positive=("beta_first", "beta_last", "time_scale"))
+        check_numbers(
+            self,
+            counts=("n_levels",),
+            positive=("beta_first", "beta_last", "time_scale"),
+            at_most={"n_levels": MOST_STEPS},
+        )
         self.check_sampler(SOLVERS_OF_WHOLE_LEVELS)
         if self.n_steps > self.n_levels:
-            raise ValueError(f"n_steps = {self.n_steps} is not allowed: there are {self.n_levels} levels")
-        if not self.beta_last < 1:
-            raise ValueError(f"beta_last = {self.beta_last} is not allowed: it must be below 1")
+            raise ValueError(f"n_steps = {self.n_steps} is not allowed: there are n_levels = {self.n_levels} levels")
+        for name in ("beta_first", "beta_last"):
+            if not getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is not allowed: it must be below 1")
 
     def loss_terms(self, net: Net, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """Squared errors of the predicted noise at t uniform among the levels (Eq. 14 of Ho et al. 2020)."""

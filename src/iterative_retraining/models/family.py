@@ -1,18 +1,21 @@
 """A family of models as one object: its options, their defaults and allowed values, and what builds a model of it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from iterative_retraining.distributed import Team
-from iterative_retraining.errors import refuse_unknown
+from iterative_retraining.errors import refuse_unknown, shown
 from iterative_retraining.interfaces import Model
 from iterative_retraining.models.fitting import TrainingConfig
 from iterative_retraining.models.networks import NETWORKS, NetworkConfig
 from iterative_retraining.models.process import Process
 from iterative_retraining.models.training import NetworkModel
 
+LARGEST = 2**63 - 1  # of whole numbers, so that they fit NumPy, torch and JSON alike
+LONGEST_LIST = 64
 # Fields of the configurations that are not options: they follow from the data and from the budgets of a run.
 OF_THE_RUN = ("network", "resolution", "colours", "n_images_initial", "n_images_per_retraining")
 
@@ -135,17 +138,21 @@ def normalised(name: str, value: Any, kind: Any) -> Any:
     if kind is str and isinstance(value, str):
         return value
     if kind in (int, float) and isinstance(value, Real) and not isinstance(value, bool):
-        number = int(value) if isinstance(value, Integral) else float(value)
+        try:
+            number = int(value) if kind is int and isinstance(value, Integral) else float(value)
+        except OverflowError:
+            number = math.inf
         if number - number != 0:
-            raise ValueError(f"{name} = {value!r} is not allowed: it must be a finite number")
+            raise ValueError(f"{name} = {shown(value)} is not allowed: it must be a finite number")
         if kind is float:
-            return float(number)
-        if number == int(number):
+            return number
+        if number == int(number) and abs(number) <= LARGEST:
             return int(number)
-    if kind == tuple[int, ...] and isinstance(value, list | tuple):
+    if kind == tuple[int, ...] and isinstance(value, list | tuple) and len(value) <= LONGEST_LIST:
         return tuple(normalised(f"{name}[{i}]", one, int) for i, one in enumerate(value))
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise ValueError(f"{name} = {value!r} is not allowed: it must be {words.get(kind, 'a list of whole numbers')}")
+    words = {bool: "true or false", int: "a whole number below 2^63", float: "a number", str: "text"}
+    word = words.get(kind, f"a list of at most {LONGEST_LIST} whole numbers")
+    raise ValueError(f"{name} = {shown(value)} is not allowed: it must be {word}")
 
 
 def resolved_options(
@@ -156,8 +163,6 @@ def resolved_options(
     Raises ValueError for an unknown option or a value that is not allowed.
     """
     network = options.get("network", "") if family.networks else ""
-    if network:
-        refuse_unknown("network", [network], family.networks)
     defaults = family.defaults(network)
     of = f"model {family.name!r}" + (f" with network {network!r}" if network else "")
     refuse_unknown("option", options, sorted(defaults), of=of)

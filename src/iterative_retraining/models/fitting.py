@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iterative_retraining.errors import NonFiniteLossError
+from iterative_retraining.models.augment import N_LABELS
 from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import check_choice, check_numbers
 from iterative_retraining.seeding import generator
@@ -87,7 +88,7 @@ class TrainingConfig:
             raise ValueError(f"clip_gradient_norm = {self.clip_gradient_norm} is not allowed: a norm, or 0.0 for none")
         if not 0 <= self.augment_probability <= 1:
             raise ValueError(f"augment_probability = {self.augment_probability} is not allowed: it lies in [0, 1]")
-        if self.augment_probability and not getattr(self.network, "augment_labels", 0):
+        if self.augment_probability and getattr(self.network, "augment_labels", 0) != N_LABELS:
             raise ValueError(
                 f"augment_probability = {self.augment_probability} needs a network that is told of it, or the "
                 "augmentation leaks into the samples: set augment_labels = 9 (network 'ddpmpp')"

@@ -10,6 +10,8 @@ from torch import Tensor
 from iterative_retraining.models.process import Draw, Net, check_choice, check_numbers
 from iterative_retraining.models.solvers import SOLVERS, Field, Velocity
 
+MOST_STEPS = 100_000  # of a solver: all its levels are computed before the first
+
 
 class KarrasLevels(Protocol):
     """The options of `karras_levels` beside the number of levels."""
@@ -25,10 +27,19 @@ class KarrasLevels(Protocol):
 
 
 def check_levels(config: KarrasLevels) -> None:
-    """Raises ValueError unless sigma_max > sigma_min > 0 and rho > 0."""
+    """Raises ValueError unless sigma_max > sigma_min > 0, rho > 0, and the levels between can be told apart."""
     check_numbers(config, positive=("sigma_min", "rho"))
     if not config.sigma_min < config.sigma_max:
         raise ValueError(f"sigma_max = {config.sigma_max} is not allowed: it must exceed sigma_min")
+    try:
+        low, high = config.sigma_min ** (1 / config.rho), config.sigma_max ** (1 / config.rho)
+    except OverflowError:
+        low, high = 0.0, math.inf
+    if not 0 < low < high < math.inf or not math.isclose(low**config.rho, config.sigma_min, rel_tol=1e-6):
+        raise ValueError(
+            f"rho = {config.rho} is not allowed with sigma_min = {config.sigma_min} and sigma_max = "
+            f"{config.sigma_max}: there are no levels between their roots"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +60,7 @@ class GaussianPaths:
     def check_sampler(self, solvers: Iterable[str] = tuple(SOLVERS)) -> None:
         """Raises ValueError unless these options have a meaning and the solver is one of ``solvers``."""
         check_choice("solver", self.solver, solvers)
-        check_numbers(self, counts=("n_steps",), positive=("tolerance",))
+        check_numbers(self, counts=("n_steps",), positive=("tolerance",), at_most={"n_steps": MOST_STEPS})
         if not 0 <= self.start_data_std < math.inf:
             raise ValueError(f"start_data_std = {self.start_data_std} is not allowed: it must be at least 0 and finite")
 

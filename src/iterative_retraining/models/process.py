@@ -1,11 +1,13 @@
 """What a family of models is apart from its network: how data become noise, what the network learns, how it samples."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from iterative_retraining.errors import shown
 
 Net = Callable[[Tensor, Tensor], Tensor]  # of x (B, ...) and level (B,), like x
 Draw = Callable[[int], Tensor]  # of k: unit Gaussian noise (B, ...) number k; number 0 is the latent
@@ -47,8 +49,11 @@ def evaluate(net: Net, x: Tensor, level: float | Tensor) -> Tensor:
     return net(x.float(), level.float()).double()
 
 
-def check_numbers(config: Any, *, counts: Iterable[str] = (), positive: Iterable[str] = ()) -> None:
-    """Raises ValueError unless every int or float field of a dataclass is one, ``counts`` >= 1, ``positive`` > 0."""
+def check_numbers(
+    config: Any, *, counts: Iterable[str] = (), positive: Iterable[str] = (), at_most: Mapping[str, int] | None = None
+) -> None:
+    """Raises ValueError unless every int or float field of a dataclass is one, ``counts`` >= 1, ``positive`` > 0, and
+    none above what it is ``at_most``."""
     for field in fields(config):
         value = getattr(config, field.name)
         if field.type in (int, float) and (isinstance(value, bool) or not isinstance(value, field.type | int)):
@@ -59,9 +64,12 @@ def check_numbers(config: Any, *, counts: Iterable[str] = (), positive: Iterable
     for name in positive:
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} = {getattr(config, name)} is not allowed: it must be above 0")
+    for name, largest in (at_most or {}).items():
+        if getattr(config, name) > largest:
+            raise ValueError(f"{name} = {getattr(config, name)} is not allowed: it must be at most {largest}")
 
 
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     """Raises ValueError unless ``value`` is one of ``allowed``."""
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is not allowed; allowed: {', '.join(map(str, allowed))}")
+        raise ValueError(f"{name} = {shown(value)} is not allowed; allowed: {', '.join(map(str, allowed))}")

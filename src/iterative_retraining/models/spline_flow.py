@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from iterative_retraining.models.family import NetworkFamily
 from iterative_retraining.models.process import Draw, Uncoupled, check_numbers
 
+MOST_LAYERS, MOST_WEIGHTS = 1000, 10**9
 LEVEL = 2 / 255  # the step between neighbouring pixel values in [-1, 1]
 
 
@@ -30,7 +31,19 @@ class SplineFlowConfig:
     eager: ClassVar[bool] = True  # zuko computes with the weights as it makes them: no meta device, nothing compiled
 
     def __post_init__(self) -> None:
-        check_numbers(self, counts=[f.name for f in fields(self)])
+        names = [f.name for f in fields(self)]
+        check_numbers(self, counts=names)
+        if self.n_transforms * self.n_layers > MOST_LAYERS or self._n_weights() > MOST_WEIGHTS:
+            shape = ", ".join(f"{name} = {getattr(self, name)}" for name in names)
+            raise ValueError(
+                f"{shape} is not allowed: a flow has at most {MOST_LAYERS} layers in all its transforms and about "
+                f"{MOST_WEIGHTS:.0e} weights"
+            )
+
+    def _n_weights(self) -> int:
+        """About how many weights the flow has: masked, and so not all in use."""
+        n_pixels = self.colours * self.resolution**2
+        return self.n_transforms * self.width * (3 * self.n_bins * n_pixels + n_pixels + self.n_layers * self.width)
 
     def build(self) -> nn.Module:
         """The flow, with zuko's random weights from torch's generator."""

@@ -46,7 +46,8 @@ def check_disk(path: Path, needed: int) -> None:
     if free + held < needed:
         raise RunError(
             f"{path} needs about {needed / 1e6:.1f} MB and its disk has {free / 1e6:.1f} MB free; free some space, "
-            "choose another run_dir, or keep fewer weights (keep_every)"
+            "choose another run_dir, retrain less often (n_retrain), with less synthetic data (lam) or a smaller "
+            "network (model_options), or keep fewer weights (keep_every)"
         )
 
 

@@ -59,6 +59,7 @@ class Run:
 
     def __init__(self, path: str | Path, config: RunConfig, *, keep_every: int = 0) -> None:
         self.path, self.config, self.keep_every = Path(path), config, keep_every
+        self._refuse_other_files()  # before the first file of ours lies among them
         self._lock = lock(self.path)
         try:
             self._claim()
@@ -73,15 +74,25 @@ class Run:
             self.close()
             raise
 
+    def _refuse_other_files(self) -> None:
+        """Raises RunError for a folder, not of a run, that holds anything."""
+        if self.path.is_dir() and not (self.path / "config.json").exists():
+            try:
+                others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+            except OSError as error:
+                raise RunError(
+                    f"cannot read the run directory {self.path}: {error.strerror}; choose another run_dir"
+                ) from error
+            if others:
+                raise RunError(
+                    f"{self.path} is not empty and is no run directory (it holds {others[0]!r}); choose another run_dir"
+                )
+
     def _claim(self) -> None:
         """Writes config.json into a new directory, or compares the one that is there."""
         identity = self.config.identity()
         if not (self.path / "config.json").exists():
-            others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
-            if others:
-                raise RunError(
-                    f"{self.path} is not empty and is no run directory (it holds {others[0]!r}); choose another"
-                )
+            self._refuse_other_files()
             write_json(self.path / "config.json", {"run_id": self.config.run_id, "identity": identity})
             return
         found = read_config(self.path)["identity"]

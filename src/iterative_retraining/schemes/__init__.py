@@ -3,13 +3,13 @@
 A scheme is one class in one file, and one line in `SCHEMES`.
 """
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from iterative_retraining.errors import refuse_unknown
 from iterative_retraining.interfaces import Scheme
 from iterative_retraining.schemes.accumulate import Accumulate
 from iterative_retraining.schemes.accumulate_subsample import AccumulateSubsample
@@ -64,8 +64,7 @@ def build_scheme(name: str, lam: float | None = None, options: Mapping[str, Any]
     What is not given is as by default. Raises ValueError for unknown names and for values that are not allowed.
     """
     parameters, allowed = dict(options or {}), scheme_defaults(name)
-    for option in parameters:
-        _refuse_unknown(f"option of scheme {name!r}", option, allowed)
+    refuse_unknown("option", parameters, allowed, of=f"scheme {name!r}")
     if lam is not None and has_lam(name):
         parameters["lam"] = lam
     return SCHEMES[name](**parameters)
@@ -83,12 +82,5 @@ def set_size(scheme: Scheme, n_real: int, generation: int) -> int:
 
 
 def _parameters(name: str) -> dict[str, Any]:
-    _refuse_unknown("scheme", name, SCHEMES)
+    refuse_unknown("scheme", [name], SCHEMES)
     return {f.name: f.default for f in fields(SCHEMES[name])}
-
-
-def _refuse_unknown(what: str, name: object, allowed: Collection[str]) -> None:
-    if name not in allowed:
-        close = difflib.get_close_matches(str(name), allowed, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(allowed) or 'none'}{hint}")

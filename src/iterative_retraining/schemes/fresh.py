@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from iterative_retraining.errors import shown
 from iterative_retraining.schemes.base import LamScheme, first_rows
 from iterative_retraining.seeding import generator
 from iterative_retraining.training_set import TrainingSet
@@ -29,11 +30,12 @@ class Fresh(LamScheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.n_blocks, bool) or not isinstance(self.n_blocks, Integral) or self.n_blocks < 1:
+        if isinstance(self.n_blocks, bool) or not isinstance(self.n_blocks, Integral) or not 1 <= self.n_blocks < 2**63:
             raise ValueError(
-                f"n_blocks = {self.n_blocks!r} is not allowed: it counts disjoint blocks of the real data, one a "
+                f"n_blocks = {shown(self.n_blocks)} is not allowed: it counts disjoint blocks of the real data, one a "
                 "generation; take n_retrain + 1 or more"
             )
+        object.__setattr__(self, "n_blocks", int(self.n_blocks))
 
     @property
     def label(self) -> str:

@@ -4,13 +4,17 @@ import math
 from fractions import Fraction
 from numbers import Real
 
+from iterative_retraining.errors import shown
+
+LARGEST_LAM = 1e9  # beyond all use, and what it asks for can still be counted
+
 
 def check_lam(lam: object) -> None:
-    """Raises ValueError unless ``lam`` is a finite number >= 0."""
-    if isinstance(lam, bool) or not isinstance(lam, Real) or not 0 <= lam < math.inf:
+    """Raises ValueError unless ``lam`` is a number from 0 to `LARGEST_LAM`."""
+    if isinstance(lam, bool) or not isinstance(lam, Real) or not 0 <= lam <= LARGEST_LAM:
         raise ValueError(
-            f"lam = {lam!r} is not allowed: it is the ratio synthetic : real, a finite number >= 0 "
-            "(for synthetic data alone, take scheme 'fully_synthetic')"
+            f"lam = {shown(lam)} is not allowed: it is the ratio synthetic : real, a finite number >= 0, at most "
+            f"{LARGEST_LAM:g} (for synthetic data alone, take scheme 'fully_synthetic')"
         )
 
 

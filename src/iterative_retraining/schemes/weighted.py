@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from iterative_retraining.errors import shown
 from iterative_retraining.schemes.base import LamScheme, first_rows
 from iterative_retraining.training_set import TrainingSet
 
@@ -32,9 +33,10 @@ class Weighted(LamScheme):
         w = self.real_weight
         if isinstance(w, bool) or not isinstance(w, Real) or not 0 < w <= 1:
             raise ValueError(
-                f"real_weight = {w!r} is not allowed: the share of all weight on the real data, above 0 and at most 1 "
-                "(for synthetic data alone, take scheme 'fully_synthetic')"
+                f"real_weight = {shown(w)} is not allowed: the share of all weight on the real data, above 0 and at "
+                "most 1 (for synthetic data alone, take scheme 'fully_synthetic')"
             )
+        object.__setattr__(self, "real_weight", float(w))
 
     @property
     def label(self) -> str:

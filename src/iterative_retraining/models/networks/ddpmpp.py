@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from iterative_retraining.models.process import check_numbers
 
+WIDEST, DEEPEST = 2**13, 64  # channels, and blocks a level, beyond those of all published U-Nets
 SKIP_SCALE = math.sqrt(0.5)  # residual sums keep unit variance (Song et al. 2021)
 
 
@@ -31,7 +32,11 @@ class NetworkConfig(Protocol):
 
 def check_shape(config: Any) -> None:
     """Raises ValueError unless a U-Net can have the numbers that all of them take, see `UNetConfig`."""
-    check_numbers(config, counts=("resolution", "colours", "channels", "blocks_per_level"))
+    check_numbers(
+        config,
+        counts=("resolution", "colours", "channels", "blocks_per_level"),
+        at_most={"channels": WIDEST, "blocks_per_level": DEEPEST},
+    )
     halvings = len(config.multipliers) - 1
     if halvings < 0 or config.resolution % 2**halvings:
         raise ValueError(
@@ -40,6 +45,11 @@ def check_shape(config: Any) -> None:
         )
     if not all(isinstance(multiplier, int) and multiplier > 0 for multiplier in config.multipliers):
         raise ValueError(f"multipliers = {config.multipliers} is not allowed: they are whole numbers above 0")
+    if config.channels * max(config.multipliers) > WIDEST:
+        raise ValueError(
+            f"channels = {config.channels} is not allowed with multipliers = {config.multipliers}: the widest level "
+            f"may have {WIDEST} channels"
+        )
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout = {config.dropout} is not allowed: it must lie in [0, 1)")
 
@@ -61,6 +71,8 @@ class UNetConfig:
         check_shape(self)
         if self.channels % 2:
             raise ValueError(f"channels = {self.channels} is not allowed: it must be even (sines and cosines)")
+        if not 0 <= self.augment_labels <= WIDEST:
+            raise ValueError(f"augment_labels = {self.augment_labels} is not allowed: it lies in 0..{WIDEST}")
 
     def build(self) -> "UNet":
         """The network, with random weights from torch's generator."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from iterative_retraining.errors import shown
 from iterative_retraining.models.networks.ddpmpp import check_shape
 from iterative_retraining.models.process import check_choice, check_numbers
 
@@ -154,7 +155,9 @@ def _attended(config: ADMConfig | DiffusersUNetConfig) -> list[int]:
 
 def _check_groups(channels: int, groups: int) -> None:
     if channels % groups:
-        raise ValueError(f"channels = {channels} is not allowed: its group norms make it a multiple of {groups}")
+        raise ValueError(
+            f"channels = {channels} is not allowed: its group norms make it a multiple of {groups} (norm_groups)"
+        )
 
 
 def _check_heads(config: ADMConfig | DiffusersUNetConfig) -> None:
@@ -164,4 +167,8 @@ def _check_heads(config: ADMConfig | DiffusersUNetConfig) -> None:
     for level in {*_attended(config), len(config.multipliers) - 1} if size else ():
         width = config.channels * config.multipliers[level]
         if width % size:
-            raise ValueError(f"head_channels = {size} is not allowed: it must divide the {width} channels of attention")
+            raise ValueError(
+                f"head_channels = {size} is not allowed: it must divide the {width} channels of attention, with "
+                f"channels = {config.channels}, multipliers = {config.multipliers} and attention_resolutions = "
+                f"{shown(config.attention_resolutions)}"
+            )
