@@ -127,20 +127,28 @@ def open_experiment(
     counts = (n_samples, n_retrain, scheme.history_length, keep_every)
     state = model.state_bytes(real.shape[1:])
     check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
-    floor = _floor(path, config, metrics, real) if team.rank == 0 else {}
-    run = Run(path, config, keep_every=keep_every) if team.rank == 0 else None
-    if run is not None:
-        if len(run.rows) <= n_retrain:
-            about = {"initial_state": initial_state, "initial_identity": _initial_identity(init)}
-            about |= {
-                "features": config.data.features if features == AUTO else features,
-                "metrics": metrics.names(real),
-            }
-            write_manifest(run, n_retrain=n_retrain, device=device, real=real, **about)
-        _keep_floor(run, metrics, floor)
+    run = None
+    if team.rank == 0:
+        floor = _floor(path, config, metrics, real)
+        about = {"n_retrain": n_retrain, "device": device, "real": real, "initial_state": initial_state}
+        about |= {"initial_identity": _initial_identity(init), "metrics": metrics.names(real)}
+        about["features"] = config.data.features if features == AUTO else features
+        run = _open_directory(Run(path, config, keep_every=keep_every), metrics, floor, about)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
     return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
+
+
+def _open_directory(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any], about: Mapping[str, Any]) -> Run:
+    """Writes the manifest of this attempt, unless nothing is left to compute, and the floor; closes what it refuses."""
+    try:
+        if len(run.rows) <= about["n_retrain"]:
+            write_manifest(run, **about)
+        _keep_floor(run, metrics, floor)
+    except BaseException:
+        run.close()
+        raise
+    return run
 
 
 @contextmanager
