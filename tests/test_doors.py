@@ -1,0 +1,57 @@
+"""Every model can be started through every door: the command line, a profile and papermill. Models and schemes
+together, through `open_experiment`: tests/test_contracts.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from test_notebooks import run_papermill
+
+from iterative_retraining.__main__ import main
+from iterative_retraining.experiment import open_experiment
+from iterative_retraining.models import MODELS
+from iterative_retraining.runs.reading import read_ledger
+from iterative_retraining.schemes import SCHEMES
+
+from conftest import ROOT
+from profiles import load_profile
+
+SMALL = {"n_real": 40, "n_images_initial": 64, "n_images_per_retraining": 64, "n_retrain": 1}
+QUICK = {model: {"n_steps": 3} for model in ("edm", "flow_matching", "ddpm")}
+
+
+def sizes(folder: Path) -> list[tuple[int, int]]:
+    return [(row["n_real"], row["n_synthetic"]) for row in read_ledger(folder)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_runs_by_the_command_line(tmp_path, model):
+    (tmp_path / "params.yml").write_text(yaml.safe_dump(SMALL | {"model_options": QUICK.get(model, {})}))
+    main(["-f", str(tmp_path / "params.yml"), "-p", "model", model, "-p", "run_dir", str(tmp_path / "run")])
+    assert sizes(tmp_path / "run") == [(40, 0), (40, 20)]
+
+
+def test_every_model_and_scheme_runs_by_a_profile(tmp_path):
+    arms = [{"model": model, "lam": 0.5, "model_options": QUICK.get(model, {})} for model in MODELS]
+    arms += [{"model": "gaussian", "scheme": scheme} for scheme in SCHEMES if scheme != "mix"]
+    (tmp_path / "all.yml").write_text(yaml.safe_dump({"description": "all", "seeds": [0], "run": SMALL, "arms": arms}))
+    planned = load_profile(tmp_path / "all.yml").runs
+    assert {run.config.model for run in planned.values()} == set(MODELS)
+    assert {run.config.scheme for run in planned.values()} == set(SCHEMES)
+    for run_id, run in planned.items():
+        start = {"init": str(tmp_path / run.init)} if run.init else {}
+        experiment = open_experiment(**run.parameters, **start, run_dir=tmp_path / run_id)
+        assert len(list(experiment.records())) == run.parameters["n_retrain"] + 1
+        assert experiment.run.config.run_id == run_id
+        experiment.run.close()
+
+
+def test_the_spline_flow_runs_by_papermill(tmp_path):
+    (tmp_path / "params.yml").write_text(json.dumps(SMALL))
+    notebook = str(ROOT / "notebooks" / "retrain.ipynb")
+    done = run_papermill(
+        notebook, "out.ipynb", "-f", "params.yml", "-p", "model", "spline_flow", "-p", "run_dir", "run", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sizes(tmp_path / "run") == [(40, 0), (40, 20)]
