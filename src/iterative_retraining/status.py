@@ -126,7 +126,7 @@ def stale_note(paths: Iterable[str | Path]) -> str:
     again = [int(status.code.removeprefix(REPRODUCED)) for status in found if status.code.startswith(REPRODUCED)]
     sentences = []
     if stale:
-        what = "; ".join(f"`{status.run_id}`: {status.code.removeprefix(STALE)}" for status in stale)
+        what = "; ".join(f"`{status.run_id}`: `{status.code.removeprefix(STALE)}`" for status in stale)
         sentences.append(
             f"**{len(stale)} of these {len(found)} runs are stale**: code that decides their numbers has changed since "
             f"({what})."
