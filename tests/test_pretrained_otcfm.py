@@ -78,7 +78,7 @@ def test_the_velocity_is_that_of_torchcfms_network(written, wrap, key):
 
 def test_images_are_those_that_torchdiffeq_makes_of_torchcfms_network(written):
     path, nets = written()
-    options = resolve_options("flow_matching", "digits", OPTIONS | {"solver": "dopri5"})
+    options = resolve_options("flow_matching", "digits", OPTIONS | {"solver": "dopri5", "spacing": "time"})
     model = build_model("flow_matching", (8, 8, 1), options, n_images_initial=0, n_images_per_retraining=0)
     model.load_state_dict(load_otcfm_checkpoint(path, network=NETWORK).state)
     noise, times = model._noise(5, range(3), 0), torch.tensor([0.0, 1.0])
