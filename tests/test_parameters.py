@@ -16,7 +16,7 @@ from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import check_parameters, load_yaml, parse_value
 from iterative_retraining.runs.reading import read_ledger
 
-from conftest import ROOT, TINY_RUN
+from conftest import ROOT, TINY_RUN, _heed_interrupts
 
 VALUES = [
     ("010", 10),
@@ -92,7 +92,8 @@ def test_papermill_takes_json_for_a_mapping(tmp_path):
 def command(*arguments: str, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "iterative_retraining", *arguments],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=_heed_interrupts,
     )  # fmt: skip
 
 
