@@ -33,6 +33,7 @@ class KID(FeatureMetric):
     }
 
     def measure(self, generated: np.ndarray, reference: Reference) -> Values:
+        """See `FeatureMetric.measure`."""
         n, m = len(generated), len(reference.real)
         if min(n, m) < 4:
             raise ValueError(f"kid needs at least 4 images in each set, got {n} generated and {m} real")

@@ -133,6 +133,7 @@ class FLD(FeatureMetric):
     needs: ClassVar = frozenset({"test"})
 
     def measure(self, generated: np.ndarray, reference: Reference) -> Values:
+        """See `FeatureMetric.measure`."""
         real, test = reference.real, reference.test
         for name, x in (("real", real), ("generated", generated)):
             if len(x) < 4:

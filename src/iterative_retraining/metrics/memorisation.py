@@ -55,6 +55,7 @@ class _Scan:
         self.index[rows] = index.gather(1, order)
 
     def values(self) -> Values:
+        """See `metric.Scan.values`."""
         first, second = self.squared.sort(dim=1).values.T
         which = self.index.gather(1, self.squared.argmin(dim=1, keepdim=True))[:, 0]
         shares = {
