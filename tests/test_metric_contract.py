@@ -181,6 +181,6 @@ def test_the_values_are_what_they_always_were():
     for case, by_settings in json.loads(GOLDEN.read_text()).items():
         for settings, expected in by_settings.items():
             found = metrics[settings](cases[case])
-            assert list(found) == list(expected)
-            for name in found:
+            assert [name for name in found if not name.startswith("held_out_")] == list(expected)
+            for name in expected:
                 np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-12, err_msg=name)

@@ -7,7 +7,9 @@ from scipy import stats
 from iterative_retraining.metrics import METRICS, FeatureMetrics, ImageMetrics, Values, compare, likelihood
 from iterative_retraining.metrics.features import build_features
 from iterative_retraining.metrics.fid import FID
+from iterative_retraining.metrics.held_out import AgainstHeldOut
 from iterative_retraining.metrics.likelihood import FLD, fit_mixture
+from iterative_retraining.metrics.pixels import pixel_variance
 from iterative_retraining.metrics.uncertainty import jackknife
 
 RNG = np.random.default_rng(0)
@@ -31,9 +33,10 @@ class Pixels:
 def test_all_metrics_of_two_sets_are_those_of_the_single_functions():
     a, b, c = (RNG.normal(size=(n, 6)) for n in (90, 80, 70))
     found = compare(a, real=b, test=c, k=2, k_density=4)
-    assert list(found) == [*NAMES, "fld", "fld_gap"]
+    assert list(found) == [*NAMES, "fld", "fld_gap", *AgainstHeldOut.values]
     settings = {"precision_recall": {"k": 2}, "density_coverage": {"k_density": 4}}
-    for name in [*METRICS][:-1]:
+    settings["held_out"] = {"k": 2, "k_density": 4}
+    for name in (name for name in METRICS if name != "class_entropy"):
         single = METRICS[name](**settings.get(name, {}))
         values = single(a, real=b, **({"test": c} if single.needs else {}))
         assert values == {value: found[value] for value in single.values}
@@ -64,7 +67,7 @@ def test_image_metrics_prepares_the_real_set_once(digits, monkeypatch, tmp_path)
     generated[:900] = digits[:900]
     first, second = metric(generated, real=digits), metric(generated[:500], real=digits)
     assert space.calls == [1500, 1500, 500]
-    assert first == compare(Pixels()(generated), real=Pixels()(digits))
+    assert first == compare(Pixels()(generated), real=Pixels()(digits)) | pixel_variance(generated)
     assert (first.about["features"], second.about["n_generated"]) == ("pixels", 500)
     ImageMetrics(space)(generated, real=digits)
     assert space.calls == [1500, 1500, 500, 1500]  # the real features came from the cache
@@ -77,7 +80,7 @@ def test_images_of_one_class_have_no_entropy(digits):
     metric = ImageMetrics(build_features("auto", "digits"), test=digits[::7])
     ones = metric(digits[labels == 1], real=digits)
     assert ones["class_entropy"] < 0.2 < 2.2 < metric(digits, real=digits)["class_entropy"]
-    assert list(ones) == [*NAMES, "fld", "fld_gap", "class_entropy"]
+    assert list(ones) == [*NAMES, "fld", "fld_gap", "class_entropy", *AgainstHeldOut.values, "pixel_variance"]
 
 
 def test_a_collapsed_generator_is_measured_without_trouble(digits):
@@ -111,16 +114,21 @@ def test_the_floor_of_halves_says_its_n_and_held_out_images_give_one_at_the_real
     assert (floor["n_generated"], floor["n_real"], floor["n_images"]) == (600, 600, 600)
     held_out = floor["held_out"]
     assert (held_out["n_generated"], held_out["n_real"]) == (300, 1200)
-    expected = compare(space(test), real=space(train), classifier=space)
+    expected = compare(space(test), real=space(train), classifier=space) | pixel_variance(test)
     assert held_out == {"n_generated": 300, "n_real": 1200, **expected}
-    assert list(expected) == [*NAMES, "class_entropy"]  # no FLD: the held-out images would be judged by themselves
+    # No FLD: the held-out images would be judged by themselves.
+    assert list(expected) == [
+        *NAMES,
+        "class_entropy",
+        "pixel_variance",
+    ]  # no FLD: the held-out images would be judged by themselves
     assert json.loads(json.dumps(floor)) == floor
     assert "held_out" not in ImageMetrics(space).floor(train, seed=1, n_splits=1)
 
 
 def test_image_metrics_measure_what_is_chosen(digits):
     metric = ImageMetrics(build_features("auto", "digits"), names=["fid", "class_entropy"])
-    assert list(metric(digits[:300], real=digits)) == ["fid", "rank", "class_entropy"]
+    assert list(metric(digits[:300], real=digits)) == ["fid", "rank", "class_entropy", "pixel_variance"]
 
 
 def test_values_are_a_mapping_that_remembers():

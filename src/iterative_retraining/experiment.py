@@ -24,6 +24,7 @@ from iterative_retraining.files import write_json
 from iterative_retraining.interfaces import Model, Scheme
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
+from iterative_retraining.metrics.model_loss import losses_of
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs.attempts import attempt, bytes_needed, check_disk
@@ -58,12 +59,13 @@ class Experiment:
         model, run, config = self.new_model(), self.run, self.run.config
         if self.checkpoint_images and hasattr(model, "keep_fits"):
             model.keep_fits(run, self.checkpoint_images)
+        metrics = [self.metrics, *losses_of(model, self.metrics.test)] if self.team.rank == 0 else []
         with attempt(run, self.n_retrain) if self.team.rank == 0 else nullcontext():
             yield from retrain(
                 model,
                 self.real,
                 self.scheme,
-                [self.metrics] if self.team.rank == 0 else [],
+                metrics,
                 n_retrain=self.n_retrain,
                 seed=config.seed,
                 fixed_latents=config.latents == "fixed",

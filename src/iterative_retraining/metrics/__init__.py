@@ -10,10 +10,13 @@ from iterative_retraining.metrics.class_entropy import ClassEntropy
 from iterative_retraining.metrics.density_coverage import DensityCoverage
 from iterative_retraining.metrics.features import cached
 from iterative_retraining.metrics.fid import FID
+from iterative_retraining.metrics.held_out import AgainstHeldOut
 from iterative_retraining.metrics.kid import KID
 from iterative_retraining.metrics.likelihood import FLD
 from iterative_retraining.metrics.memorisation import Memorisation
 from iterative_retraining.metrics.metric import FeatureMetric, choose, measure_all
+from iterative_retraining.metrics.model_loss import MODEL_VALUES
+from iterative_retraining.metrics.pixels import PIXEL_VALUES, pixel_variance
 from iterative_retraining.metrics.precision_recall import PrecisionRecall
 from iterative_retraining.metrics.reference import Classifier, Reference
 from iterative_retraining.metrics.values import Values
@@ -27,18 +30,23 @@ METRICS: dict[str, type[FeatureMetric]] = {
     "memorisation": Memorisation,
     "fld": FLD,
     "class_entropy": ClassEntropy,
+    "held_out": AgainstHeldOut,
 }
 VALUES = {name: value for metric in METRICS.values() for name, value in metric.values.items()}
+BESIDE_FEATURES = PIXEL_VALUES | MODEL_VALUES
+"""Values of images and of models themselves, which no metric of features yields."""
 
 
 def label_of(value_name: str) -> str:
     """What tables and axes call the value of a metric; its name, spaced, where no metric here yields it."""
-    return VALUES[value_name].label if value_name in VALUES else value_name.replace("_", " ")
+    known = VALUES | BESIDE_FEATURES
+    return known[value_name].label if value_name in known else value_name.replace("_", " ")
 
 
 def direction_of(value_name: str) -> int:
     """+1 where higher is better, -1 where lower is; 0 where neither, or where no metric here yields the value."""
-    return VALUES[value_name].direction if value_name in VALUES else 0
+    known = VALUES | BESIDE_FEATURES
+    return known[value_name].direction if value_name in known else 0
 
 
 class FeatureMetrics:
@@ -107,7 +115,8 @@ class ImageMetrics:
 
     def __call__(self, generated: np.ndarray, *, real: np.ndarray) -> Values:
         self._prepare(real)
-        return self._metrics(self.features(generated)) | Values({}, features=self.features.name)
+        found = self._metrics(self.features(generated)) | pixel_variance(generated)
+        return found | Values({}, features=self.features.name)
 
     def floor(self, real: np.ndarray, *, seed: int, n_splits: int = 20) -> dict[str, Any]:
         """What chance gives: the same metrics between real images and other real ones, the real-vs-real floors.
@@ -119,6 +128,8 @@ class ImageMetrics:
         ``real``, which is the very reference of the arms; one number for each value, with its own n_generated and
         n_real. It is the floor of arms that are measured on as many images as are held out. Metrics that need the
         held-out images themselves are not in it.
+        Of training images ("training"): all of ``real`` in the place of the generated ones, against the held-out
+        images. It is the floor of the metrics against held-out images at the arms' own numbers.
         With them the settings: n_images (in a half), features, k, tie rule, and all that the halvings have in common.
         """
         self._prepare(real)
@@ -127,15 +138,21 @@ class ImageMetrics:
         for _ in range(n_splits):
             order = rng.permutation(len(real))
             a, b = self.real_features[order[:half]], self.real_features[order[half : 2 * half]]
-            rows.append(compare(a, real=b, test=self.test_features, **self._given))
+            found = compare(a, real=b, test=self.test_features, **self._given)
+            rows.append(found | pixel_variance(real[order[:half]]))
         about = {key: value for key, value in rows[0].about.items() if all(row.about[key] == value for row in rows)}
         about |= {"n_images": half, "features": self.features.name} | self._held_out()
         return about | {name: [row[name] for row in rows] for name in rows[0]}
 
     def _held_out(self) -> dict[str, Any]:
-        """The floor of held-out images under its name, or nothing."""
+        """The floors that take held-out images, under their names, or nothing."""
         if self.test_features is None:
             return {}
         metrics = [metric for metric in self._metrics.metrics if "test" not in metric.needs]
-        found = measure_all(metrics, self.test_features, self._metrics.reference)
-        return {"held_out": {name: found.about[name] for name in ("n_generated", "n_real")} | found}
+        found = measure_all(metrics, self.test_features, self._metrics.reference) | pixel_variance(self.test)
+        floors = {"held_out": {name: found.about[name] for name in ("n_generated", "n_real")} | found}
+        against = [metric for metric in self._metrics.metrics if isinstance(metric, AgainstHeldOut)]
+        if against:
+            found = measure_all(against, self.real_features, self._metrics.reference)
+            floors["training"] = {name: found.about[name] for name in ("n_generated", "n_held_out")} | found
+        return floors

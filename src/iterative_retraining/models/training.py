@@ -190,6 +190,27 @@ class NetworkModel:
         x = (torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2) for batch in batches)
         return torch.cat([self.process.log_prob(self.net, one).double() for one in x]).cpu().numpy()
 
+    @torch.inference_mode()
+    def loss(self, images: np.ndarray, *, seed: int, n_noises: int = 1) -> dict[str, float]:
+        """The mean loss of the weights on uint8 images (N, H, W, C), each under ``n_noises`` noises and noise levels.
+
+        "loss": that of training without augmentation or dropout. "bits": bits a dimension, where the loss is a
+        likelihood. Images and noises alike, and so differences between weights have little noise of their own.
+        """
+        self.net.eval()
+        rng, total = torch.Generator().manual_seed(seed), 0.0
+        for batch in np.array_split(images, range(0, len(images), self.config.sampling_batch_size)[1:]):
+            x = to_unit(torch.from_numpy(batch).to(self.device)).permute(0, 3, 1, 2)
+            for _ in range(n_noises):
+                level_noise = torch.randn(len(x), generator=rng).to(self.device)
+                noise = torch.empty(x.shape).normal_(generator=rng).to(self.device)
+                noise = self.process.couple_noise(x[None], noise[None])[0]
+                terms = self.process.loss_terms(self._net(whole=False), x, level_noise, noise)
+                total += terms.double().mean().item() * len(x)
+        found = {"loss": total / (n_noises * len(images))}
+        bits = getattr(self.process, "bits_per_dimension", None)
+        return found if bits is None else found | {"bits": bits(found["loss"])}
+
     def state_bytes(self, item_shape: tuple[int, ...]) -> int:
         """The size of `state_dict`; the weights are not made where the network can do without."""
         with torch.device("cpu" if getattr(self.config.network, "eager", False) else "meta"), torch_seed(0):

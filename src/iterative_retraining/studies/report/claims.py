@@ -241,16 +241,22 @@ def _compared(values: np.ndarray, expect: str, margin: float, name: str, arms: _
 
 
 def age_weights(lam: float, oldest: int) -> np.ndarray:
-    """Shares of a stationary loop's training images by their age k = 0..oldest: (1/(1+lam)) (lam/(1+lam))^k, where all
-    that are older count as ``oldest``."""
+    """What generation t = ``oldest`` of the mix is made of, by age k = 0..t: (1/(1+lam)) (lam/(1+lam))^k, and all that
+    is left has the age t, that of theta_0. Age k: learnt by k models after the first from the samples of the last."""
     share = lam / (1 + lam)
     weights = (1 - share) * share ** np.arange(oldest + 1)
     weights[-1] = share**oldest
     return weights
 
 
+def aged(lam: float, gaps: np.ndarray) -> float:
+    """sum_k w_k(lam, t) gaps[k], the mean over the second half of the generations t, for gaps by age (T + 1,)."""
+    last = len(gaps) - 1
+    return float(np.mean([age_weights(lam, t) @ gaps[: t + 1] for t in range((last + 1) // 2, last + 1)]))
+
+
 def _judge_ages(test: Mapping[str, Any], arms: _Arms) -> Finding:
-    """effect(lam) = c sum_k w_k(lam) (FS(k) - control(k)), c from ``calibrate``, within tolerance of the prediction.
+    """effect(lam) = c sum_k w_k(lam, t) (FS(k) - control(k)), c from ``calibrate``, within tolerance of the prediction.
 
     effect: level less that of lam = 0 of the same seed; FS and control: means over seeds. Of every seed counts
     effect(lam) - ratio effect(calibrate), ratio that of the two sums, so that the noise of c is in the interval.
@@ -267,7 +273,7 @@ def _judge_ages(test: Mapping[str, Any], arms: _Arms) -> Finding:
     }
     found = []
     for lam in test["lam"]:
-        ratio, one = (age_weights(at, len(gaps) - 1) @ gaps for at in (lam, test["calibrate"]))
+        ratio, one = (aged(at, gaps) for at in (lam, test["calibrate"]))
         predicted = ratio / one * effects[test["calibrate"]]
         values = (effects[lam] - predicted).dropna().to_numpy()
         margin = test["tolerance"] * abs(predicted.mean())
