@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the ground up: a room imports only from those before it, and from itself.
 FLOORS = (
     ("errors", "__init__"),
-    ("seeding", "files", "cache", "distributed", "training_set"),
+    ("seeding", "files", "file_kinds", "cache", "devices", "distributed", "training_set"),
     ("interfaces",),
     ("datasets", "schemes"),
     ("metrics", "models"),
