@@ -4,8 +4,8 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,21 +31,22 @@ NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining")  # arms that differ in th
 @dataclass(frozen=True)
 class PlannedRun:
     """A run of a sweep: its id, the parameters of its notebook, and the id of the run that trains its theta_0, if one
-    does; a run whose parameter ``init`` is a file or a run directory starts from that."""
+    does; a run whose parameter ``init`` is a file or a run directory starts from that. ``start`` is what names what it
+    starts from, whichever it is, "" if it trains its theta_0."""
 
     run_id: str
     parameters: Mapping[str, Any]
     init: str | None = None
+    start: str = ""
 
     @property
     def config(self) -> RunConfig:
         """The configuration that the notebook makes of the parameters."""
         of_config = {key: value for key, value in self.parameters.items() if key not in BESIDE_CONFIG}
-        options, given = self.parameters.get("model_options", {}), self.parameters.get("init")
-        init = f"{self.init}@0" if self.init else _identity(given) if given else ""
-        return RunConfig(**of_config, options=options, init=init)
+        return RunConfig(**of_config, options=self.parameters.get("model_options", {}), init=self.start)
 
 
+Identity = Callable[[str], str]  # of the parameter ``init``: what names the weights there
 _identity = cache(init_identity)  # a file of weights is read whole once, whatever the number of its arms
 
 
@@ -66,8 +67,11 @@ class Profile:
         return [run.run_id for run in self.runs.values() if run.init or run.parameters.get("init")]
 
 
-def load_profile(path: str | Path) -> Profile:
-    """Reads and checks a profile. Raises ConfigError that names file, line and key, before anything runs."""
+def load_profile(path: str | Path, *, identity: Identity = _identity) -> Profile:
+    """Reads and checks a profile. Raises ConfigError that names file, line and key, before anything runs.
+
+    identity: what names the weights that runs start from; a planner can do without the files.
+    """
     path = Path(path)
     if not path.is_file():
         found = [*path.parent.glob("*.yml"), *path.parent.glob("*/*.yml")]
@@ -77,7 +81,7 @@ def load_profile(path: str | Path) -> Profile:
         raise ConfigError(
             f"there is no profile {path.stem!r}; in {path.parent} there are: {', '.join(others) or 'none'}{hint}"
         )
-    file = _File.read(path)
+    file = replace(_File.read(path), identity=identity)
     text = file.mapping((), "key", KEYS, optional=False)
     for key in ("description", "seeds", "arms"):
         if key not in text:
@@ -98,6 +102,7 @@ class _File:
     path: Path
     values: Any
     lines: Mapping[tuple, int]
+    identity: Identity = _identity
 
     @classmethod
     def read(cls, path: Path) -> "_File":
@@ -234,7 +239,9 @@ def _planned(file: _File, parameters: dict[str, Any], init: str | None, arm: int
     """A run, checked; what is wrong is refused at the line of its key in the arm, in 'run' or among the seeds."""
     try:
         _check_beside_config(parameters)
-        run_id = PlannedRun("", parameters, init).config.run_id
+        given = parameters.get("init")
+        start = f"{init}@0" if init else file.identity(given) if given else ""
+        run_id = PlannedRun("", parameters, init, start).config.run_id
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = str(error)
         option = re.match(r"unknown option '(.*?)'", message)
@@ -246,7 +253,7 @@ def _planned(file: _File, parameters: dict[str, Any], init: str | None, arm: int
         if key not in file.at(("arms", arm)) and key in (file.at(("run",)) or {}):
             file.refuse(message, "run", key, *inside)
         file.refuse(message, "arms", arm, key, *inside)
-    return PlannedRun(run_id, parameters, init)
+    return PlannedRun(run_id, parameters, init, start)
 
 
 def _check_beside_config(parameters: Mapping[str, Any]) -> None:

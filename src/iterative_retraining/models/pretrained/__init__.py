@@ -18,10 +18,11 @@ from iterative_retraining.models.pretrained.ddpm_torch import holds_ddpm_torch, 
 from iterative_retraining.models.pretrained.edm import PretrainedEDM, load_edm_pickle
 from iterative_retraining.models.pretrained.otcfm import PretrainedOTCFM, load_otcfm_checkpoint, otcfm_network
 from iterative_retraining.models.pretrained.own import load_own
-from iterative_retraining.models.pretrained.record import Pretrained, read_torch, where_from
+from iterative_retraining.models.pretrained.record import WEIGHTS_URLS, Pretrained, read_torch, where_from
 from iterative_retraining.models.training import CARRIED
 
 __all__ = [
+    "WEIGHTS_URLS",
     "Pretrained",
     "PretrainedDDPM",
     "PretrainedEDM",
