@@ -10,6 +10,9 @@ import torch
 from iterative_retraining import config, devices
 from iterative_retraining.config import check_device
 from iterative_retraining.devices import Gpu, listed_gpus, why_no_gpu
+from iterative_retraining.experiment import open_experiment
+from iterative_retraining.runs import progress
+from iterative_retraining.runs.progress import opening_lines
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 81559, "580.65.06", 9.0)
 
@@ -89,3 +92,12 @@ def test_what_nvidia_smi_prints_is_read(tmp_path, monkeypatch, first, capability
     path.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert listed_gpus() == []
+
+
+def test_a_run_says_which_device_it_took_and_why_not_the_card(tmp_path, monkeypatch):
+    run = open_experiment(model="gaussian", n_retrain=1, device="cpu", run_dir=tmp_path / "run").run
+    device = next(line for line in opening_lines(run, 1).splitlines() if line.startswith("device "))
+    assert re.fullmatch(r"device cpu: .+, \d+ thread\(s\)", device)
+    monkeypatch.setattr(progress, "why_no_gpu", lambda: "H100 is not used: its driver is old")
+    assert "note: H100 is not used: its driver is old" in opening_lines(run, 1).splitlines()
+    assert not any(line.startswith("device ") for line in opening_lines(run, -1).splitlines())  # nothing is left to do
