@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from iterative_retraining.studies.plots.style import FLOOR_COLOUR, style_of
 from iterative_retraining.studies.report.arms import arms
+from iterative_retraining.studies.report.floors import band, n_of
 from iterative_retraining.studies.report.labels import label_of
 
 
@@ -20,7 +21,7 @@ def quality_curves(
 ) -> Figure:
     """Each metric against the number of retrainings, one curve an arm: the mean over seeds, the band their range.
 
-    The grey band is the real-vs-real floor: mean and 2.5 to 97.5 % of random halvings.
+    The grey band is the real-vs-real floor at the arms' own number of images, see `report.floors.band`.
     """
     return family_curves({"": runs}, floor, metrics)
 
@@ -34,15 +35,20 @@ def family_curves(by_family: Mapping[str, pd.DataFrame], floor: Mapping[str, Any
         for axis, metric in zip(axis_row, metrics, strict=True):
             _curves(axis, runs, floor, metric)
         axis_row[0].set_ylabel(f"{family}\n{axis_row[0].get_ylabel()}".strip())
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:  # one family may have arms that another has not, one value a floor
+        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles)), frameon=False
+    )
     return figure
 
 
 def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: str) -> None:
-    low, high = np.quantile(floor[metric], [0.025, 0.975])
-    axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
-    axis.axhline(float(np.mean(floor[metric])), color="0.5", linewidth=0.8, zorder=1, label="real vs real")
+    chance = band(floor, metric, n_of(runs))
+    if chance is not None:
+        axis.axhspan(chance.low, chance.high, color=FLOOR_COLOUR, zorder=0)
+        axis.axhline(chance.mean, color="0.5", linewidth=0.8, zorder=1, label="real vs real")
     for arm, table in arms(runs):
         look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **style_of(arm)}
         sns.lineplot(table, x="generation", y=metric, ax=axis, **look)
