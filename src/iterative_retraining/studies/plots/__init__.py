@@ -13,7 +13,14 @@ from iterative_retraining.studies.plots.gaussian import (
 from iterative_retraining.studies.plots.metrics import bias_in_n, metrics_against, verdict_map
 from iterative_retraining.studies.plots.plane import density_panels, lines_by_arm
 from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
-from iterative_retraining.studies.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
+from iterative_retraining.studies.plots.runs import (
+    family_curves,
+    image_rows,
+    mosaic,
+    quality_curves,
+    sample_grid,
+    sampler_curves,
+)
 from iterative_retraining.studies.plots.slider import frames_slider
 from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage, verdict_counts
 from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
@@ -45,6 +52,7 @@ __all__ = [
     "rate_panels",
     "reach_by_budget",
     "sample_grid",
+    "sampler_curves",
     "seconds_by_stage",
     "shares_collapsed",
     "stacked_errors",

@@ -49,11 +49,49 @@ def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: st
     if chance is not None:
         axis.axhspan(chance.low, chance.high, color=FLOOR_COLOUR, zorder=0)
         axis.axhline(chance.mean, color="0.5", linewidth=0.8, zorder=1, label="real vs real")
-    for arm, table in arms(runs):
+    measured = runs.dropna(subset=[metric]) if metric in runs else runs[:0]
+    if not len(measured):
+        axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes)
+    for arm, table in arms(measured):
         look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **style_of(arm)}
         sns.lineplot(table, x="generation", y=metric, ax=axis, **look)
     axis.set(xlabel="retrainings", ylabel=label_of(metric))
-    axis.legend().remove()
+    if axis.get_legend():
+        axis.get_legend().remove()
+
+
+def sampler_curves(
+    groups: Mapping[str, Sequence[tuple[str, pd.DataFrame]]],
+    floor: Mapping[str, Any],
+    metrics: Sequence[str] = ("pixel_variance", "fid", "precision"),
+) -> Figure:
+    """Metrics against retrainings: a row a group, and in it a curve for each labelled table, mean and range of seeds.
+
+    The fully synthetic arms are told apart by their line, other arms look as everywhere.
+    """
+    shape = (max(1, len(groups)), len(metrics))
+    figure, axes = plt.subplots(*shape, figsize=(2.9 * shape[1], 2.6 * shape[0] + 0.5), squeeze=False, sharex=True)
+    figure.set_layout_engine("constrained")
+    for axis_row, (name, curves) in zip(axes, groups.items(), strict=False):
+        for axis, metric in zip(axis_row, metrics, strict=True):
+            chance = band(floor, metric, n_of(curves[0][1]))
+            if chance is not None:
+                axis.axhspan(chance.low, chance.high, color=FLOOR_COLOUR, zorder=0)
+            lines = iter(("--", ":", "-."))
+            for label, table in curves:
+                ((arm, _),) = arms(table)
+                look = {**style_of(arm), "label": label}
+                if arm.name == "fully_synthetic":
+                    look |= {"linestyle": next(lines)}
+                if metric in table and table[metric].notna().all():
+                    sns.lineplot(table, x="generation", y=metric, ax=axis, errorbar=("pi", 100), markersize=4, **look)
+            axis.set(xlabel="retrainings", ylabel=label_of(metric))
+            if axis.get_legend():
+                axis.get_legend().remove()
+        axis_row[0].set_ylabel(f"{name}\n{axis_row[0].get_ylabel()}")
+        handles, labels = axis_row[0].get_legend_handles_labels()
+        axis_row[-1].legend(handles, labels, fontsize=7, frameon=False)
+    return figure
 
 
 def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[int]) -> Figure:

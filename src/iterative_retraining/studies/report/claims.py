@@ -22,6 +22,7 @@ from jsonschema.exceptions import best_match
 
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import load_yaml
+from iterative_retraining.runs.results import find_results
 from iterative_retraining.studies.report.comparisons import half_width
 from iterative_retraining.studies.report.findings import (
     FAILS,
@@ -107,6 +108,11 @@ def read_claims(path: str | Path) -> list[Claim]:
             raise ConfigError(f"{path}, claim {name}: {wrong or 'there is another claim of this id'}")
         seen.add(name)
     return [Claim(**entry) for entry in entries]
+
+
+def find_claims() -> list[Claim]:
+    """The claims of the project: claims.yml beside the published results. Raises FileNotFoundError, ConfigError."""
+    return read_claims(find_results()[0].parents[1] / "claims.yml")
 
 
 def _first_error(entry: Any) -> str:

@@ -53,3 +53,15 @@ def _labels(groups: list[Mapping[str, object]]) -> list[str]:
     choices = zip(plain, with_sampler, with_budget, strict=True)
     return [next((c for c, every in zip(own, (plain, with_sampler, with_budget), strict=True)
                   if every.count(c) == 1), own[-1]) for own in choices]  # fmt: skip
+
+
+def size_note(groups: Mapping[str, pd.DataFrame]) -> str:
+    """A Markdown list: of each group the arms, seeds, retrainings and budgets, which every number below rests on."""
+    lines = []
+    for label, runs in groups.items():
+        seeds = {arm.label: table.seed.nunique() for arm, table in arms(runs)}
+        told = ", ".join(f"{name} ({n})" for name, n in seeds.items())
+        first, later = (f"{runs[name].iloc[0]:,.0f}" for name in ("n_images_initial", "n_images_per_retraining"))
+        last = runs.generation.max()
+        lines.append(f"- {label}: {last} retrainings of {later} images after {first} for θ₀; arms (seeds): {told}")
+    return "\n".join(lines)

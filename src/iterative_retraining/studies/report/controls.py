@@ -1,0 +1,82 @@
+"""Controls: what else than synthetic data could explain what an arm shows, the sampler and the budget."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from iterative_retraining.datasets import load_dataset
+from iterative_retraining.models import MODELS, build_model, resolve_options
+from iterative_retraining.models.gain import evaluations, spectrum_gains
+from iterative_retraining.studies.report.arms import arm_label
+from iterative_retraining.studies.report.arms import arms as arms_of
+from iterative_retraining.studies.report.comparisons import interval, levels
+from iterative_retraining.studies.report.groups import TELL, main_groups
+
+# Samplers whose gains are shown: that of the studies and the usual one.
+SAMPLERS: tuple[tuple[str, Mapping[str, object]], ...] = (
+    ("edm", {}),
+    ("edm", {"solver": "heun", "n_steps": 18, "rho": 7.0}),
+    ("flow_matching", {}),
+    ("flow_matching", {"solver": "rk4", "spacing": "time", "n_steps": 8, "rho": 7.0}),
+    ("ddpm", {}),
+    ("ddpm", {"solver": "ddim", "n_steps": 100}),
+)
+LEVEL_STD = 0.036
+"""Standard deviation of rounding to grey levels that are 1/8 apart: eigenvectors below it are not resolved."""
+
+
+def gains_table(dataset: str) -> str:
+    """A Markdown table: samplers, their evaluations, and the least and greatest factor by which a pass multiplies the
+    standard deviation of a Gaussian with the covariance of ``dataset``, along the eigenvectors above `LEVEL_STD`."""
+    images, _ = load_dataset(dataset)
+    eigenvalues = np.linalg.eigvalsh(np.cov((images.reshape(len(images), -1) / 127.5 - 1).T))
+    resolved = eigenvalues[eigenvalues > LEVEL_STD**2]
+    lines = ["| model | sampler | evaluations | least factor | greatest factor |", "|---|---|---|---|---|"]
+    for model, options in SAMPLERS:
+        resolved_options = resolve_options(model, dataset, options)
+        process = build_model(model, images.shape[1:], resolved_options).process
+        gains = spectrum_gains(process, resolved)
+        name = f"`{process.solver}`, {process.n_steps} steps"
+        cells = (MODELS[model].label, name, str(evaluations(process)), f"{gains.min():.3f}", f"{gains.max():.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\n{len(resolved)} eigenvectors of {len(eigenvalues)}."
+
+
+def by_sampler(runs: pd.DataFrame) -> dict[str, list[tuple[str, pd.DataFrame]]]:
+    """For each main group: label to the fully synthetic arm and lambda = 1 of it, and the fully synthetic arm of other
+    samplers with the same seeds and budgets, each with what tells it."""
+    found = {}
+    for label, main in main_groups(runs).items():
+        about = main.iloc[0]
+        alike = runs[(runs[["model", *TELL[3:]]] == about[["model", *TELL[3:]]]).all(axis=1)]
+        curves = []
+        for (solver, n_steps), table in alike.groupby(["solver", "n_steps"], dropna=False, sort=False):
+            own = [t for arm, t in arms_of(table) if arm.name == "fully_synthetic"]
+            sampler = f"{solver} {n_steps:.0f}" if isinstance(solver, str) else "exact draws"
+            curves += [(f"fully synthetic, {sampler}", t) for t in own]
+        curves += [(arm.label, t) for arm, t in arms_of(main) if arm.name == "mix" and arm.lam == 1]
+        found[label] = curves
+    return found
+
+
+def exposure_table(runs: pd.DataFrame) -> str:
+    """A Markdown table: of every main group the arms of lambda at every budget; real images seen a retraining, and
+    precision, the same against held-out images, and FID, means of the second half with 95 % t-intervals over seeds."""
+    parts = []
+    for label, main in main_groups(runs).items():
+        about = main.iloc[0]
+        same = [name for name in TELL if name != "n_images_per_retraining" and pd.notna(about[name])]
+        alike = runs[(runs[same] == about[same]).all(axis=1) & (runs.scheme == "mix")]
+        if alike.n_images_per_retraining.nunique() < 2:
+            continue
+        shown = [m for m in ("precision", "held_out_precision", "fid") if m in alike and alike[m].notna().all()]
+        heads = ["arm", "images a retraining", "of them real", *(m.replace("_", "-") for m in shown), "seeds"]
+        lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        for (lam, budget), table in sorted(alike.groupby(["lam", "n_images_per_retraining"])):
+            per_seed = levels(table, shown)
+            cells = [arm_label("mix", lam), f"{budget:,.0f}", f"{budget / (1 + lam):,.0f}"]
+            cells += [interval(per_seed[m].to_numpy()) for m in shown] + [str(table.seed.nunique())]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts.append(f"**{label}**\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) or "*Not run yet: these runs have one budget.*"
