@@ -17,7 +17,7 @@ FLOORS = (
     ("config",),
     ("retrain", "runs"),
     ("experiment", "parameters", "yaml_door"),
-    ("archive", "compare", "reproduce", "status", "__main__"),
+    ("archive", "compare", "ecosystem", "reproduce", "status", "__main__"),
     ("studies",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
