@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from iterative_retraining.studies.report.ages import ages_table, effects
 from iterative_retraining.studies.report.collapse import collapse_table, slopes
 from iterative_retraining.studies.report.floors import band
 from iterative_retraining.studies.report.groups import TELL, main_groups
+from iterative_retraining.studies.theory.ages import aged
 
 FLOOR = {
     "n_images": 750,
@@ -50,14 +52,15 @@ def runs(slope_of, model="edm", solver="dpmpp_3m", budget=30, seeds=3):
                     "precision": 0.8 + 0.01 * slope * t + 1e-5 * rng.normal(),
                     "n_real": 1500,
                 }
-                rows.append(own | values | dict(zip(TELL, (model, solver, 30, 100, budget), strict=True)))
+                told = {"group": f"{model} {solver} {budget}", "apart_from_sampler": f"{model} {budget}"}
+                rows.append(own | values | told | dict(zip(TELL, (model, solver, 30, 100, budget), strict=True)))
     return pd.DataFrame(rows)
 
 
 FS, CONTROL, HALF = ("fully_synthetic", np.nan), ("mix", 0.0), ("mix", 0.5)
 
 
-def test_main_groups_have_the_control_and_the_fully_synthetic_arm():
+def test_main_groups_have_several_arms():
     edm, flow = runs({FS: 1.0, CONTROL: 0.0}), runs({FS: 1.0, CONTROL: 0.0}, model="flow_matching")
     heun, half = runs({FS: 0.5}, solver="heun"), runs({CONTROL: 0.1}, budget=15)
     groups = main_groups(pd.concat([flow, half, edm, heun], ignore_index=True))
@@ -85,3 +88,15 @@ def test_collapse_is_a_slope_beyond_that_of_the_control():
     assert control[0].strip().startswith("**yes** (+0.11 ± ")
     assert all(row[1].strip().startswith("no (+0.00") for row in (control, rows["EDM, fully synthetic"]))
     assert "| ? |" in collapse_table({"EDM": runs({FS: 0.3, CONTROL: 0.1}, seeds=1)})
+
+
+def test_effects_of_ages_are_those_of_the_rule_and_say_what_is_missing():
+    table = runs({FS: 0.4, CONTROL: 0.0, HALF: 0.0, ("mix", 2.0): 0.0})
+    for lam in (0.5, 2.0):  # 1.7 times what the ages say, from the fully synthetic gaps 0.4 t
+        table.loc[table.lam == lam, "fid"] += 1.7 * aged(lam, 0.4 * np.arange(11))
+    found = effects(table, ["fid"]).set_index("lam")
+    np.testing.assert_allclose(found.constant, 1.7, atol=0.01)
+    np.testing.assert_allclose(found.predicted, found.seen, atol=0.02)
+    assert (found.half < 0.01).all()
+    assert "| FID | 0.5 | +0." in ages_table(table, ["fid"])
+    assert ages_table(runs({FS: 0.4, CONTROL: 0.0})).startswith("*Not run yet: it takes")

@@ -15,6 +15,7 @@ import yaml
 from iterative_retraining.config import RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.metrics.features import AUTO, FEATURES
+from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.parameters import load_yaml
 from iterative_retraining.runs.origin import init_identity
 
@@ -216,8 +217,8 @@ def _arms(file: _File) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _runs(file: _File) -> dict[str, PlannedRun]:
-    """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it. An arm with
-    ``init`` has its theta_0."""
+    """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it, as those do
+    that differ in their sampler alone. An arm with ``init`` has its theta_0."""
     base = file.mapping(("run",), "key of 'run'", RUN_KEYS)
     seeds, arms, runs, numbers = _seeds(file), list(_arms(file)), {}, {}
     for k, seed in enumerate(seeds):
@@ -225,6 +226,9 @@ def _runs(file: _File) -> dict[str, PlannedRun]:
             parameters, start = {**base, **arm, "seed": seed}, None
             if not parameters.get("init"):
                 initial = {key: value for key, value in arm.items() if key not in NOT_OF_THETA_0}
+                if isinstance(options := initial.get("model_options"), dict):
+                    trained = {name: value for name, value in options.items() if name not in SAMPLER_OPTIONS}
+                    initial["model_options"] = trained
                 theta_0 = _planned(file, {**base, **initial, **THETA_0, "seed": seed}, None, i, k)
                 start = runs.setdefault(theta_0.run_id, theta_0).run_id
             run = _planned(file, parameters, start, i, k)

@@ -34,6 +34,7 @@ from iterative_retraining.studies.plots.theory import (
 
 __all__ = [
     "FLOOR_COLOUR",
+    "ages_panels",
     "arm_style",
     "attempts_by_run",
     "bias_in_n",

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import FLOOR_COLOUR, style_of
+from iterative_retraining.studies.plots.style import FLOOR_COLOUR, PALETTE, style_of
 from iterative_retraining.studies.report.arms import arms
 from iterative_retraining.studies.report.floors import band, n_of
 from iterative_retraining.studies.report.labels import label_of
@@ -91,6 +91,28 @@ def sampler_curves(
         axis_row[0].set_ylabel(f"{name}\n{axis_row[0].get_ylabel()}")
         handles, labels = axis_row[0].get_legend_handles_labels()
         axis_row[-1].legend(handles, labels, fontsize=7, frameon=False)
+    return figure
+
+
+def ages_panels(by_group: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Figure:
+    """Effects of a mix against lam, a panel a metric: as seen, with 95 % intervals, and as their ages predict.
+
+    by_group: label to `report.ages.effects`; groups without effects are passed over.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(2.9 * len(metrics), 2.6), squeeze=False, layout="constrained")
+    for number, (label, table) in enumerate((name, t) for name, t in by_group.items() if len(t)):
+        colour = PALETTE[number]
+        for axis, metric in zip(axes[0], metrics, strict=True):
+            own = table[table.metric == metric]
+            seen = {"color": colour, "linestyle": "none", "marker": "o", "label": f"{label}, seen"}
+            axis.errorbar(own.lam, own.seen, yerr=own.half, capsize=2, **seen)
+            axis.plot(own.lam, own.predicted, color=colour, linestyle="-", label=f"{label}, predicted")
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        axis.axhline(0, color="0.5", linewidth=0.8)
+        axis.set(xlabel="λ", ylabel=f"{label_of(metric)}, less that of λ = 0")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
 
 

@@ -1,5 +1,6 @@
 """Controls: what else than synthetic data could explain what an arm shows, the sampler and the budget."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from iterative_retraining.models.gain import evaluations, spectrum_gains
 from iterative_retraining.studies.report.arms import arm_label
 from iterative_retraining.studies.report.arms import arms as arms_of
 from iterative_retraining.studies.report.comparisons import interval, levels
-from iterative_retraining.studies.report.groups import TELL, main_groups
+from iterative_retraining.studies.report.groups import main_groups
 
 # Samplers whose gains are shown: that of the studies and the usual one.
 SAMPLERS: tuple[tuple[str, Mapping[str, object]], ...] = (
@@ -48,8 +49,7 @@ def by_sampler(runs: pd.DataFrame) -> dict[str, list[tuple[str, pd.DataFrame]]]:
     samplers with the same seeds and budgets, each with what tells it."""
     found = {}
     for label, main in main_groups(runs).items():
-        about = main.iloc[0]
-        alike = runs[(runs[["model", *TELL[3:]]] == about[["model", *TELL[3:]]]).all(axis=1)]
+        alike = runs[runs.apart_from_sampler == main.apart_from_sampler.iloc[0]]
         curves = []
         for (solver, n_steps), table in alike.groupby(["solver", "n_steps"], dropna=False, sort=False):
             own = [t for arm, t in arms_of(table) if arm.name == "fully_synthetic"]
@@ -64,10 +64,9 @@ def exposure_table(runs: pd.DataFrame) -> str:
     """A Markdown table: of every main group the arms of lambda at every budget; real images seen a retraining, and
     precision, the same against held-out images, and FID, means of the second half with 95 % t-intervals over seeds."""
     parts = []
+    apart = runs.group.map(lambda text: json.dumps(json.loads(text) | {"n_images_per_retraining": None}))
     for label, main in main_groups(runs).items():
-        about = main.iloc[0]
-        same = [name for name in TELL if name != "n_images_per_retraining" and pd.notna(about[name])]
-        alike = runs[(runs[same] == about[same]).all(axis=1) & (runs.scheme == "mix")]
+        alike = runs[(apart == apart[main.index[0]]) & (runs.scheme == "mix")]
         if alike.n_images_per_retraining.nunique() < 2:
             continue
         shown = [m for m in ("precision", "held_out_precision", "fid") if m in alike and alike[m].notna().all()]

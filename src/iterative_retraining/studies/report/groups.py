@@ -1,12 +1,15 @@
 """Runs that differ in their arm and their seed alone, for chapters that compare arms."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from iterative_retraining.models import MODELS
-from iterative_retraining.studies.report.arms import arms, is_control
+from iterative_retraining.models.paths import SAMPLER_OPTIONS
+from iterative_retraining.runs.reading import read_config
+from iterative_retraining.studies.report.arms import KEYS, arms
 from iterative_retraining.studies.report.evidence import with_parameters
 
 TELL = ("model", "solver", "n_steps", "n_images_initial", "n_images_per_retraining")
@@ -14,29 +17,34 @@ TELL = ("model", "solver", "n_steps", "n_images_initial", "n_images_per_retraini
 
 
 def read_groups(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """`with_parameters` of all runs at ``paths``, with every column of `TELL` (NaN where a run has no such option)."""
-    tables = [with_parameters(Path(path)) for path in paths]
-    return pd.concat(tables, ignore_index=True).reindex(columns=_columns(tables))
+    """`with_parameters` of all runs at ``paths``, with every column of `TELL` (NaN where a run has no such option), and
+    two more: ``group``, all of a run's identity but its arm and seed, and ``apart_from_sampler``, the same without the
+    options of the sampler; JSON text."""
+    tables = [with_parameters(Path(path)).assign(**_groups_of(Path(path))) for path in paths]
+    columns = dict.fromkeys([name for table in tables for name in table.columns] + list(TELL))
+    return pd.concat(tables, ignore_index=True).reindex(columns=list(columns))
 
 
-def _columns(tables: Iterable[pd.DataFrame]) -> list[str]:
-    return list(dict.fromkeys([name for table in tables for name in table.columns] + list(TELL)))
+def _groups_of(path: Path) -> dict[str, str]:
+    identity = read_config(path)["identity"]
+    shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
+    options = {key: value for key, value in identity["options"].items() if key not in SAMPLER_OPTIONS}
+    return {
+        "group": json.dumps(shared, sort_keys=True),
+        "apart_from_sampler": json.dumps(shared | {"options": options}, sort_keys=True),
+    }
 
 
 def main_groups(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The groups with both the control, lambda = 0, and the fully synthetic arm: label to rows, EDM first.
+    """The groups of `read_groups` with two arms or more, or all where none has: label to rows, in the order of MODELS.
 
     The label is that of the model, and the sampler where a model has several such groups, and the budget beside it
     where that does not tell them apart.
     """
-    found = []
-    for key, table in runs.groupby(list(TELL), dropna=False, sort=False):
-        schemes = [arm for arm, _ in arms(table)]
-        if any(map(is_control, schemes)) and any(arm.name == "fully_synthetic" for arm in schemes):
-            found.append((dict(zip(TELL, key, strict=True)), table))
-    labels = _labels([about for about, _ in found])
-    pairs = sorted(zip(labels, found, strict=True), key=lambda pair: list(MODELS).index(pair[1][0]["model"]))
-    return {label: table for label, (_, table) in pairs}
+    tables = [table for _, table in runs.groupby("group", sort=False)]
+    found = [table for table in tables if len(arms(table)) > 1] or tables
+    found = sorted(found, key=lambda table: list(MODELS).index(table.model.iloc[0]))
+    return dict(zip(_labels([dict(table.iloc[0]) for table in found]), found, strict=True))
 
 
 def _labels(groups: list[Mapping[str, object]]) -> list[str]:
@@ -50,9 +58,12 @@ def _labels(groups: list[Mapping[str, object]]) -> list[str]:
         f"{label}, {about['n_images_initial']:,.0f} + {about['n_images_per_retraining']:,.0f} images"
         for label, about in zip(with_sampler, groups, strict=True)
     ]
-    choices = zip(plain, with_sampler, with_budget, strict=True)
-    return [next((c for c, every in zip(own, (plain, with_sampler, with_budget), strict=True)
-                  if every.count(c) == 1), own[-1]) for own in choices]  # fmt: skip
+    numbered = [f"{label} ({number})" for number, label in enumerate(with_budget, start=1)]
+    choices = (plain, with_sampler, with_budget, numbered)
+    return [
+        next(every[i] for every in choices if every.count(every[i]) == 1 or every is numbered)
+        for i in range(len(groups))
+    ]
 
 
 def size_note(groups: Mapping[str, pd.DataFrame]) -> str:
