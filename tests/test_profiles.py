@@ -233,7 +233,7 @@ def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_a
 
 def test_a_profile_that_is_not_there_names_those_that_are():
     there = (
-        "cpu, digits_controls, digits_edm, digits_families, digits_long, digits_otcfm, fashion, fashion14, "
+        "cpu, digits_ablations, digits_controls, digits_edm, digits_families, digits_long, digits_otcfm, fashion, fashion14, "
         "fashion_cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
     )
     with pytest.raises(ConfigError, match=rf"no profile 'quik'; .* there are: {there}; did you mean 'quick'\?$"):

@@ -14,6 +14,7 @@ from iterative_retraining.studies.plots.metrics import bias_in_n, metrics_agains
 from iterative_retraining.studies.plots.plane import density_panels, lines_by_arm
 from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
 from iterative_retraining.studies.plots.runs import (
+    ages_panels,
     family_curves,
     image_rows,
     mosaic,
