@@ -8,6 +8,7 @@ import pytest
 
 from iterative_retraining.compare import main, placed, prediction_interval, siblings
 from iterative_retraining.errors import RunError
+from iterative_retraining.files import sealed
 
 
 def test_the_interval_holds_one_more_draw_nineteen_times_of_twenty():
@@ -27,11 +28,11 @@ def published(runs, tmp_path):
         shutil.copytree(template, path)
         config = json.loads((path / "config.json").read_text())
         config["identity"]["seed"] = seed
-        (path / "config.json").write_text(json.dumps(config))
+        (path / "config.json").write_text(json.dumps(sealed(config)))
         rows = [json.loads(line) for line in (path / "ledger.jsonl").read_text().splitlines()]
         for row in rows:
             row["fid"] = 1.0 + 0.01 * seed
-        (path / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (path / "ledger.jsonl").write_text("".join(json.dumps(sealed(row)) + "\n" for row in rows))
     return folder
 
 

@@ -26,7 +26,7 @@ BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", "checkp
 RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
 RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
-NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining")  # arms that differ in these alone share one theta_0
+NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining", "latents")  # arms that differ in these alone share one theta_0
 
 
 @dataclass(frozen=True)

@@ -29,22 +29,11 @@ def failure(path: Path) -> str:
 
 def read_evidence(results: str | Path) -> pd.DataFrame:
     """`read_runs` of all runs in a folder that count, a column more for each parameter and option of theirs, n_retrain
-<<<<<<< HEAD
     and ``started`` (of the first attempt); and the rows of ``plane.csv``, if a study in the plane has left it there.
 
     A run that failed is one row, without a generation, whose column ``failed`` says why.
     """
-    tables = []
-    for path in sorted(p.parent for p in Path(results).glob("*/config.json")):
-        if counts(path):
-            tables.append(_with_parameters(path))
-        elif why := failure(path):
-            about = {"run_id": read_config(path)["run_id"], "path": str(path), "generation": np.nan, "failed": why}
-            tables.append(_described(pd.DataFrame([about]), path))
-=======
-    and ``started`` (of the first attempt); and the rows of ``plane.csv``, if a study in the plane has left it there."""
-    tables = [evidence_of(p.parent for p in Path(results).glob("*/ledger.jsonl"))]
->>>>>>> f5090f8 (Ages of a mix worked out: a linear error follows them, a statistical one does not; floors at the arms' n; definitions of collapse in one table; groups of runs)
+    tables = [evidence_of(p.parent for p in Path(results).glob("*/config.json"))]
     plane = Path(results) / "plane.csv"
     if plane.is_file():
         tables.append(pd.read_csv(plane))
@@ -53,23 +42,24 @@ def read_evidence(results: str | Path) -> pd.DataFrame:
 
 def evidence_of(paths: Iterable[str | Path]) -> pd.DataFrame:
     """The rows of `read_evidence` of these run directories; those that do not count are left out."""
-    tables = [with_parameters(path) for path in sorted(map(Path, paths)) if counts(path)]
+    tables = []
+    for path in sorted(map(Path, paths)):
+        if counts(path):
+            tables.append(with_parameters(path))
+        elif why := failure(path):
+            about = {"run_id": read_config(path)["run_id"], "path": str(path), "generation": np.nan, "failed": why}
+            tables.append(_described(pd.DataFrame([about]), path))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["dataset", "run_id", "generation"])
 
 
-<<<<<<< HEAD
-def _with_parameters(path: Path) -> pd.DataFrame:
+def with_parameters(path: Path) -> pd.DataFrame:
+    """`read_runs` of one run directory, and a column more for each parameter and option, n_retrain and ``started``."""
     return _described(read_runs([path]), path)
 
 
 def _described(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """``table`` with a column for each parameter of the run in ``path`` that it does not have yet."""
     identity, manifest = read_config(path)["identity"], read_manifest(path)
-=======
-def with_parameters(path: Path) -> pd.DataFrame:
-    """`read_runs` of one run directory, and a column more for each parameter and option, n_retrain and ``started``."""
-    table, identity, manifest = read_runs([path]), read_config(path)["identity"], read_manifest(path)
->>>>>>> f5090f8 (Ages of a mix worked out: a linear error follows them, a statistical one does not; floors at the arms' n; definitions of collapse in one table; groups of runs)
     given = identity | identity["options"]
     plain = {key: value for key, value in given.items() if isinstance(value, str | int | float) and key not in table}
     beside = {"n_retrain": manifest["n_retrain"], "started": min(a["started"] for a in manifest["attempts"])}
