@@ -6,6 +6,7 @@ import pytest
 
 from iterative_retraining.studies.report.ages import ages_table, effects
 from iterative_retraining.studies.report.collapse import collapse_table, slopes
+from iterative_retraining.studies.report.controls import gains_of_runs
 from iterative_retraining.studies.report.floors import band
 from iterative_retraining.studies.report.groups import TELL, main_groups
 from iterative_retraining.studies.theory.ages import aged
@@ -100,3 +101,18 @@ def test_effects_of_ages_are_those_of_the_rule_and_say_what_is_missing():
     assert (found.half < 0.01).all()
     assert "| FID | 0.5 | +0." in ages_table(table, ["fid"])
     assert ages_table(runs({FS: 0.4, CONTROL: 0.0})).startswith("*Not run yet: it takes")
+
+
+def test_runs_whose_sampler_changes_variance_are_withdrawn(tmp_path):
+    from iterative_retraining.config import RunConfig
+    from iterative_retraining.files import write_json
+
+    for name, options in {"good": {}, "bad": {"solver": "heun", "n_steps": 10, "rho": 7.0}}.items():
+        config = RunConfig(dataset="digits", model="edm", options=options)
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "config.json", {"run_id": config.run_id, "identity": config.identity()})
+    good, bad = gains_of_runs([tmp_path / "good", tmp_path / "bad"]).splitlines()
+    assert good.startswith("- EDM, `dpmpp_3m` in 30 steps: ")
+    assert good.endswith("they stand.")
+    assert bad.endswith("what these runs show is **withdrawn as evidence**.")
+    assert gains_of_runs([]) == ""

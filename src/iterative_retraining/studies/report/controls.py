@@ -1,14 +1,18 @@
 """Controls: what else than synthetic data could explain what an arm shows, the sampler and the budget."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from iterative_retraining.datasets import load_dataset
+from iterative_retraining.datasets import DATASETS, load_dataset
 from iterative_retraining.models import MODELS, build_model, resolve_options
-from iterative_retraining.models.gain import evaluations, spectrum_gains
+from iterative_retraining.models.family import NetworkFamily
+from iterative_retraining.models.gain import evaluations, sampler_gain, spectrum_gains
+from iterative_retraining.models.paths import GaussianPaths
+from iterative_retraining.runs.reading import read_config
 from iterative_retraining.studies.report.arms import arm_label
 from iterative_retraining.studies.report.arms import arms as arms_of
 from iterative_retraining.studies.report.comparisons import interval, levels
@@ -79,3 +83,33 @@ def exposure_table(runs: pd.DataFrame) -> str:
             lines.append(f"| {' | '.join(cells)} |")
         parts.append(f"**{label}**\n\n" + "\n".join(lines))
     return "\n\n".join(parts) or "*Not run yet: these runs have one budget.*"
+
+
+STDS = (0.05, 0.1, 0.2, 0.5)
+LARGEST_ERROR = 0.005
+"""Of a gain: what a study's sampler may be off by a pass."""
+
+
+def gains_of_runs(paths: Iterable[str | Path]) -> str:
+    """A Markdown list: of every sampler of the runs at ``paths`` the factors by which a pass multiplies the standard
+    deviations `STDS` of a Gaussian, and whether the runs can be evidence of what retraining does; "" without runs."""
+    found: dict[str, Sequence[float]] = {}
+    for path in map(Path, paths):
+        identity = read_config(path)["identity"]
+        family = MODELS[identity["model"]]
+        if not isinstance(family, NetworkFamily):
+            continue
+        process, _ = family.configured(DATASETS[identity["dataset"]].shape, identity["options"])
+        if isinstance(process, GaussianPaths):
+            name = f"{family.label}, `{process.solver}` in {process.n_steps} steps"
+            found[name] = [sampler_gain(process, std) for std in STDS]
+    lines = []
+    for name, gains in found.items():
+        told = ", ".join(f"{gain:.3f} at {std:g}" for gain, std in zip(gains, STDS, strict=True))
+        worst = max(abs(gain - 1) for gain in gains)
+        verdict = "they stand" if worst <= LARGEST_ERROR else "what these runs show is **withdrawn as evidence**"
+        lines.append(
+            f"- {name}: a pass multiplies the standard deviation of a Gaussian by {told}. Off by up to {worst:.1%} "
+            f"(at most {LARGEST_ERROR:.1%} in a study): {verdict}."
+        )
+    return "\n".join(lines)
