@@ -34,6 +34,8 @@ from check import check
 from profiles import PlannedRun, Profile, load_profile
 from speeds import Kind, NotMeasuredError, Speed, measured_speeds, n_drawn
 
+NOT_THERE = " is not there"  # ends what names weights without a file
+
 
 @dataclass(frozen=True)
 class Work:
@@ -212,13 +214,15 @@ def main(arguments: Sequence[str]) -> str:
         source = "given" if given.metrics_seconds else "given; metrics not counted, --metrics-seconds adds them"
         speed = Speed(given.images_per_second, given.samples_per_second, given.metrics_seconds or 0.0, source)
         speeds = dict.fromkeys(kinds, speed)
-    return report(profile, left, speeds, given.gpus)
+    missing = sorted({run.start for run in profile.runs.values() if run.start.endswith(NOT_THERE)})
+    note = f"\n\nBefore a run: {', '.join(missing)}; --check says what else is missing." if missing else ""
+    return report(profile, left, speeds, given.gpus) + note
 
 
 def there_or_not(init: str) -> str:
     """What names the weights of a run, see `init_identity`; where nothing is there yet, words that say so. Such a run
     has another id than it will have, and is planned whole."""
-    return init_identity(init) if Path(init).exists() else f"{Path(init).name} is not there"
+    return init_identity(init) if Path(init).exists() else f"{Path(init).name}{NOT_THERE}"
 
 
 def _known_speeds(kinds: Iterable[Kind], given: argparse.Namespace) -> Mapping[Kind, Speed] | str:
