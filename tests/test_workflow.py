@@ -116,7 +116,8 @@ def test_a_run_whose_directory_was_deleted_is_run_again(project):
     [
         (
             "profle=tiny",
-            "unknown --config key 'profle'; allowed: profile, device, runs_per_gpu; did you mean 'profile'?",
+            "unknown --config key 'profle'; allowed: profile, device, runs_per_gpu, remeasure, rehearsal; did you mean "
+            "'profile'?",
         ),
         ("profile=tini", "there is no profile 'tini'; in "),
         ("device=gpu", "--config device=gpu is not allowed; allowed: auto, cpu, cuda, cuda:N"),
@@ -136,7 +137,7 @@ def test_every_interpolated_path_is_quoted():
 
     text = (ROOT / "Snakefile").read_text()
     shells = re.findall(r"shell:\n((?:\s+\".*\n)+)", text)
-    assert len(shells) == 3
+    assert len(shells) == 4
     bare = {name for shell in shells for name in re.findall(r"(?<!\{)\{([^{}:]+)\}(?!\})", shell)}
     assert bare == {"threads"}
 

@@ -76,7 +76,9 @@ def _work(run: PlannedRun, n_complete: int) -> Work:
     scheme, left = config.built_scheme, range(n_complete, n_retrain + 1)
     drawn, history = n_drawn(n, scheme), scheme.history_length or math.inf
     weights = {0, n_retrain, *range(0, n_retrain + 1, run.parameters.get("keep_every") or n_retrain + 1)}
-    kept = min(history, n_retrain + 1) * (drawn - N_PREVIEW) + (n_retrain + 1) * N_PREVIEW  # as if PNG saved nothing
+    every = run.parameters.get("keep_samples", 1)
+    sampled = [t for t in range(n_retrain + 1) if n_retrain - t < history or (every and t % every == 0)]
+    kept = len(sampled) * (drawn - N_PREVIEW) + (n_retrain + 1) * N_PREVIEW  # as if PNG saved nothing
     return Work(
         run_id=run.run_id,
         init=run.init,
