@@ -44,7 +44,7 @@ if kind not in ("auto", "cpu", "cuda") or (":" in device and not (kind == "cuda"
 if type(per_gpu) is not int or per_gpu < 1:
     raise ConfigError(f"--config runs_per_gpu={per_gpu} is not allowed: it counts runs at a time on one GPU")
 # A run on `cuda` takes GPUs that are free; one on `cuda:N` has chosen.
-n_gpus = profile.resources["gpus_per_run"] if device == "cuda" else 1
+n_gpus = profile.resources.get("gpus_per_run", 1) if device == "cuda" else 1
 
 
 def gpus(n):

@@ -1,4 +1,4 @@
-"""A rehearsal in the small: every file of a preset is missing, the process is killed, and a table is printed at the end."""
+"""A rehearsal in the small: every file of a preset is missing, the process is killed, and a table is printed."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_a_rehearsal_walks_all_of_a_run_whose_files_are_missing(tmp_path):
     assert f"| {read_config(run)['run_id']} | " in table
     for missing in ("cifar10 is looked for in nowhere", "Inception weights nowhere", "edm-cifar10-32x32-uncond-vp.pkl"):
         assert sum(line.startswith("- ") and missing in line for line in table.splitlines()) == 1, missing
-    with pytest.raises(RunError, match="is a rehearsal .* never published"):
+    with pytest.raises(RunError, match=r"is a rehearsal .* never published"):
         publish([run], tmp_path / "results")
     assert not (tmp_path / "results").exists()
 

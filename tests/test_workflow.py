@@ -111,6 +111,19 @@ def test_a_run_whose_directory_was_deleted_is_run_again(project):
     assert "Nothing to be done" in snakemake(project, "sweep", "--config", "profile=tiny").stderr
 
 
+def test_a_run_on_several_gpus_is_started_by_torchrun(project):
+    profile = TINY | {"resources": {"gpus_per_run": 2}}
+    (project / "profiles" / "several.yml").write_text(yaml.safe_dump(profile))
+    shown = snakemake(project, "sweep", "-n", "-p", "--config", "profile=several", "device=cuda")
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    text = " ".join((shown.stdout + shown.stderr).replace("'", "").split())
+    assert "workflow/on_gpu.py --gpus 2 --per-gpu 1 -- " in text
+    assert "-m torch.distributed.run --standalone --nproc-per-node 2 -m iterative_retraining -p dataset" in text
+    assert "gpu=2" in text
+    one = snakemake(project, "sweep", "-n", "-p", "--config", "profile=several", "device=cpu")
+    assert "papermill notebooks/retrain.ipynb" in one.stdout + one.stderr
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -121,6 +134,7 @@ def test_a_run_whose_directory_was_deleted_is_run_again(project):
         ),
         ("profile=tini", "there is no profile 'tini'; in "),
         ("device=gpu", "--config device=gpu is not allowed; allowed: auto, cpu, cuda, cuda:N"),
+        ("rehearsal=maybe", "--config rehearsal=maybe is not allowed: it is true or false"),
         ("runs_per_gpu=0", "--config runs_per_gpu=0 is not allowed"),
     ],
 )

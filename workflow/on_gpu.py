@@ -88,7 +88,9 @@ def main() -> None:
         parser.error(f"--gpus {given.gpus} is not allowed: it counts GPUs of the command, and {len(gpus)} are visible")
     own = take_slots(given.gpus, gpus, given.per_gpu, given.locks)
     if not own:
-        print(f"on_gpu: all {len(gpus) * given.per_gpu} slots are taken, waiting", file=sys.stderr, flush=True)
+        all_taken = f"all {len(gpus) * given.per_gpu} slots are taken"
+        why = all_taken if given.gpus == 1 else f"fewer than {given.gpus} GPUs are free"
+        print(f"on_gpu: {why}, waiting", file=sys.stderr, flush=True)
     while not own:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         own = take_slots(given.gpus, gpus, given.per_gpu, given.locks)

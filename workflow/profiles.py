@@ -28,8 +28,12 @@ RUN_KEYS = (
     *BESIDE_CONFIG,
 )
 Change = Callable[[Mapping[str, Any]], dict[str, Any]]
-RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
-RESOURCES |= {"gpus_per_run": "GPUs that one run is split over, by torchrun"}
+RESOURCES = {
+    "threads": "threads of a run",
+    "mem_mb": "memory of a run in MB",
+    "runtime": "minutes of a run",
+    "gpus_per_run": "GPUs that one run is split over, by torchrun",
+}
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
 NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining", "latents")  # arms that differ in these alone share one theta_0
 
@@ -59,7 +63,7 @@ _identity = cache(init_identity)  # a file of weights is read whole once, whatev
 @dataclass(frozen=True)
 class Profile:
     """A loaded profile: `runs` by id, each theta_0 before its arms, the parameters of each chapter, and the resources
-    of a run: threads, gpus_per_run, and mem_mb and runtime (minutes) if they are given."""
+    of a run: threads, and mem_mb, runtime (minutes) and gpus_per_run if they are given."""
 
     name: str
     description: str
@@ -95,7 +99,7 @@ def load_profile(path: str | Path, *, identity: Identity = _identity, change: Ch
             raise ConfigError(f"{path}: key {key!r} is missing")
     if not isinstance(text["description"], str):
         file.refuse(f"description = {text['description']!r} is not allowed: it is text", "description")
-    resources = {"threads": 1, "gpus_per_run": 1} | file.mapping(("resources",), "key of 'resources'", tuple(RESOURCES))
+    resources = {"threads": 1} | file.mapping(("resources",), "key of 'resources'", tuple(RESOURCES))
     for key, value in resources.items():
         if type(value) is not int or value < 1:
             file.refuse(f"{key} = {value!r} is not allowed: {RESOURCES[key]}, a whole number >= 1", "resources", key)
