@@ -80,8 +80,8 @@ def run_parameters(wildcards):
 
 
 def kill(wildcards):
-    """What starts the first run of a rehearsal and kills it in the middle of a fit; nothing for all others."""
-    if rehearsed is None or wildcards.run_id != next(iter(profile.runs)):
+    """What starts the first arm of a rehearsal and kills it in the middle of a fit; nothing for all others."""
+    if rehearsed is None or wildcards.run_id != rehearsed.killed:
         return ["true"]
     return [sys.executable, "-m", "iterative_retraining.rehearsal", run_parameters(wildcards)]
 

@@ -19,6 +19,8 @@ from iterative_retraining.rehearsal import rehearsal_of
 from iterative_retraining.runs.publishing import publish
 from iterative_retraining.runs.reading import read_config, read_ledger, read_manifest
 
+from conftest import copy_of_project
+
 SMALL = {"channels": 8, "multipliers": [1, 2], "blocks_per_level": 1, "attention_resolutions": []}
 PRESET = {
     "dataset": "cifar10",
@@ -36,10 +38,15 @@ PRESET = {
 }
 
 
-def test_a_rehearsal_walks_all_of_a_run_whose_files_are_missing(tmp_path):
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory) -> dict[str, str]:
+    """An environment with a cache of its own, of which the tests here have one."""
+    return {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("caches")), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_rehearsal_walks_all_of_a_run_whose_files_are_missing(tmp_path, caches):
     """Random weights in the published layout, photographs, Inception's shape; killed, resumed, measured, refused."""
     (tmp_path / "params.yml").write_text(json.dumps(PRESET))
-    caches = {"XDG_CACHE_HOME": str(tmp_path / "caches"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "iterative_retraining", "-f", "params.yml", "--rehearsal"],
         cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, **caches},
@@ -47,7 +54,7 @@ def test_a_rehearsal_walks_all_of_a_run_whose_files_are_missing(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = (tmp_path / "runs" / "rehearsal").glob("rehearsal-photos32-edm-mix-lam0.5-seed0-*")
     rows, attempts = read_ledger(run), read_manifest(run)["attempts"]
-    assert [(row["n_images"], row["n_real"]) for row in rows] == [(0, 16), (6, 16)]
+    assert [(row["n_images"], row["n_real"]) for row in rows] == [(0, 16), (6, 16), (6, 16)]
     assert {"fid", "kid", "precision", "density", "fld", "held_out_fid", "held_out_loss"} <= set(rows[0])
     assert [attempt.get("outcome", "killed") for attempt in attempts] == ["killed", "complete"]
     assert attempts[1]["peak_memory_bytes"] > 1e8
@@ -58,6 +65,30 @@ def test_a_rehearsal_walks_all_of_a_run_whose_files_are_missing(tmp_path):
     with pytest.raises(RunError, match=r"is a rehearsal .* never published"):
         publish([run], tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_a_sweep_is_rehearsed_by_the_graph(tmp_path, caches):
+    arm = {"scheme": "fully_synthetic"}
+    profile = {
+        "description": "tiny",
+        "seeds": [0],
+        "arms": [arm],
+        "run": {k: v for k, v in PRESET.items() if k != "device"},
+    }
+    folder = copy_of_project(tmp_path / "project", profile)
+    command = [sys.executable, "-m", "snakemake", "sweep", "--cores", "1", "--config", "profile=tiny", "rehearsal=true"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*command, "device=cpu"],
+        cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **caches, "PATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = (folder / "runs" / "rehearsal-tiny").glob("rehearsal-photos32-*")
+    assert len(read_ledger(run)) == 3
+    assert [attempt.get("outcome", "killed") for attempt in read_manifest(run)["attempts"]] == ["killed", "complete"]
+    table = (folder / "runs" / "rehearsal-tiny" / "rehearsal.md").read_text()
+    assert f"| {read_config(run)['run_id']} | " in table
+    assert table in done.stdout
 
 
 def test_the_flag_names_the_run_and_no_other_run_changes():

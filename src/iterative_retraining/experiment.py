@@ -105,8 +105,8 @@ def open_experiment(
     `iterative_retraining.metrics.features.build_features`: one space for all generations of a run.
     ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last; ``keep_samples`` =
     k > 0 the samples of every k-th, which can then be measured again (`iterative_retraining.remeasure`);
-    Samples of published weights ``init``, their features and the floor are shared by runs, in the user's cache;
     ``checkpoint_images`` = k > 0 leaves a checkpoint within a fit every k images, from which a killed one goes on.
+    The floor, and the samples of published weights ``init``, are shared by runs in the user's cache.
     In a process that ``torchrun`` has started, the run is that of all its processes.
     Raises ConfigError for a bad parameter, RunError for a bad directory or a disk that is too small.
     """

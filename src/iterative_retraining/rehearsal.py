@@ -34,6 +34,7 @@ from iterative_retraining.runs.reading import FIT, read_ledger, read_manifest
 
 STAND_INS = {(32, 32, 3): "photos32", (64, 64, 3): "photos64"}
 RANDOM_FEATURES = "inception-random"
+N_RETRAIN_KILLED = 2  # of the run that is killed: the time of a fit that went on from its middle says nothing of a step
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def _lacks_init(init: str) -> str:
 def kill_in_a_fit(parameters: Mapping[str, Any]) -> None:
     """Starts the run in a process of its own and kills it (SIGKILL) when the first checkpoint within a fit is there.
 
-    Nothing happens if the run has a complete generation with a fit already. Raises RunError if the process ends by
-    itself before that.
+    Nothing happens if the run has a complete generation with a fit already. A model that leaves no checkpoint runs to
+    its end. Raises RunError if the process fails.
     """
     folder = Path(parameters["run_dir"])
     if (folder / FIT).exists() or any(row["n_images"] for row in read_ledger(folder)):
@@ -159,7 +160,7 @@ def kill_in_a_fit(parameters: Mapping[str, Any]) -> None:
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     _, error = process.communicate()
-    if process.returncode != -signal.SIGKILL:
+    if process.returncode not in (0, -signal.SIGKILL):
         raise RunError(f"the rehearsal ended with exit status {process.returncode}: {error.strip()[-2000:]}")
 
 
@@ -184,10 +185,10 @@ class Measured:
 
     def _seconds(self) -> tuple[float, float]:
         """Of an image in training and of a sample with the solver of the run itself."""
-        rows = read_ledger(self.folder)
-        n_images, drawn = sum(row["n_images"] for row in rows), self._drawn(rows[0]["n_real"]) * len(rows)
-        fit = sum(row["seconds_fit"] for row in rows if row["n_images"]) / max(n_images, 1)
-        sample = sum(row["seconds_sample"] for row in rows) / drawn
+        last = read_ledger(self.folder)[-1]  # neither the killed fit, nor shared samples of the first weights
+        fit = last["seconds_fit"] / last["n_images"] if last["n_images"] else 0.0
+        n = self.rehearsal.parameters["n_real"]
+        sample = last["seconds_sample"] / self._drawn(n)
         full = full_config(self.rehearsal.full)
         shown, wanted = (_evaluations(full, options) for options in (self.rehearsal.parameters["model_options"], {}))
         return fit, sample * wanted / shown if shown and wanted else sample
@@ -239,6 +240,8 @@ def rehearse(parameters: Mapping[str, Any]) -> Rehearsal:
     """Makes the rehearsal of one run ready, kills it within a fit, and returns it to be gone on with."""
     folder = Path("runs") / "rehearsal"
     found = rehearsal_of(parameters, folder)
+    n_retrain = min(parameters.get("n_retrain", N_RETRAIN_KILLED), N_RETRAIN_KILLED)
+    found = Rehearsal({**found.parameters, "n_retrain": n_retrain}, found.full, found.missing)
     if not found.parameters.get("run_dir"):
         init = found.parameters.get("init")
         of_config = {"init": init_identity(init)} if init else {}
