@@ -24,7 +24,7 @@ TINY = {
     "scheme": "fully_synthetic",
     "n_retrain": 2,
     "n_real": 300,
-    "model_options": TINY_EDM | {"sampling_batch_size": 70},
+    "model_options": TINY_EDM | {"sampling_batch_size": 70, "dropout": 0.0},  # masks are drawn by each process
     "device": "cpu",
     "checkpoint_images": 100,
 }
