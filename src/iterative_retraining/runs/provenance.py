@@ -128,6 +128,8 @@ def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None
     """Completes the last attempt in the manifest: how it ended ("complete", "stopped" or "failed"), the message of what
     ended it, the most memory that its process has held so far, and its wall time. An attempt that was killed has none
     of these."""
+    import torch
+
     manifest = read_manifest(run.path)
     ending = {"ended": _now(), "outcome": outcome, "message": message, "seconds": seconds}
     manifest["attempts"][-1] |= ending | {"last_generation": len(run.rows) - 1, "peak_memory_bytes": peak_memory()}
