@@ -29,6 +29,7 @@ default_steps() {
     printf '%s\t%s\t%s\t%s\n' \
         machine cpu 1 "$python -c 'import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available(), torch.get_num_threads())'" \
         card gpu 1 "nvidia-smi" \
+        check gpu 1 "$python workflow/plan.py paper/edm-cifar10 --check" \
         tests gpu 5 "$python -m pytest -q -m gpu" \
         rehearsal-edm-cifar10 gpu 5 "snakemake sweep --cores all --resources gpu=1 --rerun-incomplete --config profile=paper/edm-cifar10 device=cuda rehearsal=true && cat runs/rehearsal-edm-cifar10/rehearsal.md" \
         reference gpu 10 "$python benchmarks/edm_reference.py --reference '$reference' $card --batch 256" \

@@ -67,7 +67,7 @@ def test_every_default_step_names_files_that_are_here(tools):
     done = run("--dry-run", path=f"{tools}{os.pathsep}{os.environ['PATH']}")
     assert done.returncode == 0
     names = [line.split(",")[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert names[:4] == ["machine", "card", "tests", "rehearsal-edm-cifar10"]
+    assert names[:4] == ["machine", "card", "check", "tests"]
     assert names[-1] == "fashion"
     words = done.stdout.replace("'", " ").split()
     assert all((ROOT / word).is_file() for word in words if word.startswith("benchmarks/"))
