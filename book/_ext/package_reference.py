@@ -12,7 +12,7 @@ from types import ModuleType
 
 PACKAGE = "iterative_retraining"
 MARK = "%% package reference"
-ROOMS = ("datasets", "schemes", "models", "metrics", "runs", "studies")
+ROOMS = ("datasets", "schemes", "models", "metrics", "selectors", "runs", "studies")
 QUOTED = re.compile(r"(``.+?``|`.+?`)")
 NAMED = r"[a-z_]\w*(?:, \w+)* ?: "  # at the start of a line
 

@@ -22,6 +22,7 @@ from iterative_retraining.studies.plots.runs import (
     sample_grid,
     sampler_curves,
 )
+from iterative_retraining.studies.plots.selected import curation_panels, filtered_variances
 from iterative_retraining.studies.plots.slider import frames_slider
 from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage, verdict_counts
 from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
@@ -39,10 +40,12 @@ __all__ = [
     "arm_style",
     "attempts_by_run",
     "bias_in_n",
+    "curation_panels",
     "decay_by_dimension",
     "density_panels",
     "distances_over_time",
     "family_curves",
+    "filtered_variances",
     "frames_slider",
     "image_rows",
     "lines_by_arm",
