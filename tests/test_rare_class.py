@@ -5,6 +5,7 @@ import pytest
 
 from iterative_retraining import RunConfig, load_dataset, open_experiment
 from iterative_retraining.errors import ConfigError
+from iterative_retraining.remeasure import Asked, remeasure
 
 from conftest import untimed
 
@@ -22,6 +23,7 @@ def test_the_first_of_the_class_stay_and_all_others(tmp_path):
     one.run.close()
     assert (first.n_real, second.n_synthetic) == (len(kept), len(kept))
     assert first.metrics["rarest_class"] < 0.2
+    assert [row["n_real"] for row in remeasure(tmp_path / "run", Asked(settings={"k": 2}))] == [len(kept), 0]
     assert untimed(tmp_path / "run" / "ledger.jsonl")[0]["n_real"] == len(kept)
 
 

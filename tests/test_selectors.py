@@ -11,10 +11,11 @@ from scipy.spatial.distance import cdist
 from iterative_retraining import Selection, build_selector, open_experiment, retrain
 from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS
-from iterative_retraining.errors import ConfigError
+from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.metrics import model_loss
 from iterative_retraining.metrics.likelihood import sample_memorisation, sample_quality
 from iterative_retraining.models.gaussian import Gaussian
+from iterative_retraining.remeasure import Asked, remeasure
 from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.runs.source import of_run
 from iterative_retraining.schemes import build_scheme
@@ -333,6 +334,8 @@ def test_a_data_set_with_a_density_can_be_verified(tmp_path, monkeypatch):
     one = open_experiment(**given, selector="verifier", run_dir=tmp_path / "run")
     assert [record.n_synthetic for record in one.records()] == [0, 40]
     one.run.close()
+    with pytest.raises(RunError, match="keeps the samples that its selector 'verifier' chose"):
+        next(remeasure(tmp_path / "run", Asked()))
 
 
 def test_selectors_differ_and_their_theta_0_does_not(tmp_path):
