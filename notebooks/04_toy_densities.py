@@ -149,8 +149,8 @@ Markdown(told.excess_sentence(rows))
 # %% [markdown]
 # ## The error budget
 #
-# How much of the change of the spread a retraining is which error. Statistical: fitted Gaussians with exact draws. Sampler: the same with the sampler and no sampling
-# error. Start: what λ = 0 does, which trains on with the real data. The rest is the network, and how the errors act together; a rest of the other sign than the sampler's is a network
+# How much of the change of the spread a retraining is which error. Statistical: fitted Gaussians with exact draws. Sampler: the logarithm of its gain on a mode
+# of the true spread. Start: what λ = 0 does, which trains on with the real data. The rest is the network, and how the errors act together; a rest of the other sign than the sampler's is a network
 # that has not followed what the sampler did to its data, so the budget of a retraining is part of the result.
 
 # %% tags=["hide-input"]
@@ -174,9 +174,10 @@ Markdown(budget_table(rows, fitted | learnt))
 Markdown(claims_table(told.claims_of(results.parent / "claims.yml"), rows))
 
 # %% [markdown]
-# *Because* arms that differ in the sampler alone can differ by the sampler alone. Whether the density narrows or widens over retrainings is not a property of
-# retraining, then, but of the error that is largest a retraining, and the table above says which that is. An earlier version of this chapter concluded that no family collapses
-# towards the means of its modes; it rested on a first model that was too wide and on samplers that expand, and the conclusion is withdrawn.
+# *Because* a retraining multiplies the spread by the sampler's gain, adds what n samples miss and what the network does not learn, and it does so t times; real data in every
+# retraining let each of these errors be made anew, but not multiply without end. Whether the samples narrow to the means of their modes or blur is then decided by the largest of these errors, which the table above tells, and not by retraining as
+# such: without a network the same loop does either, by the sampler alone. An earlier version of this chapter concluded that no family collapses towards the means
+# of its modes; it rested on a first model that was too wide and on samplers that expand, and is withdrawn.
 #
 # ## Four families, small
 #

@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 
 from iterative_retraining.studies.report.comparisons import half_width
-from iterative_retraining.studies.toy2d.parts import FITTED, LARGE
-from iterative_retraining.studies.toy2d.samplers import EXACT
+from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
+from iterative_retraining.studies.toy2d.parts import FITTED, LONG
+from iterative_retraining.studies.toy2d.samplers import EXACT, gain_by_std
 
 N_RETRAIN = 10
+TRUTH = DISTRIBUTIONS["eight_gaussians"].std
+# Model and sampler of the arm that tells what the start does: one theta_0 for all samplers and budgets of EDM.
+CONTROLS = {"edm": ("edm", "accurate"), LONG: ("edm", "accurate"), "spline": ("spline", EXACT)}
 NAMES = ("statistical", "sampler", "start", "rest")
 
 
@@ -31,18 +35,16 @@ def budget(rows: pd.DataFrame, model: str, sampler: str) -> dict[str, float]:
     """Of the fully synthetic arm, the change of log spread a retraining: "total" and its half width (95 %, over seeds),
     and what makes it up.
 
-    statistical: fitted Gaussians with exact draws, n real data. sampler: the same with the sampler and n as good as
-    infinite. start: the model's lambda = 0 arm, which goes on training on the same real data; 0 without a network.
-    rest: the network's own error and how the causes act together. NaN for what was not run.
+    statistical: fitted Gaussians with exact draws, n real data. sampler: the logarithm of its gain at the truth.
+    start: the model's lambda = 0 arm, which goes on training on the same real data; 0 without a network. rest: the
+    network's own error, and how the causes act together. NaN for what was not run.
     """
     total = rate(arm(rows, model, sampler))
     parts = {
         "statistical": _mean(rate(arm(rows, FITTED, EXACT))),
-        "sampler": _mean(rate(arm(rows, LARGE, sampler))),
-        "start": 0.0 if model == FITTED else _mean(rate(arm(rows, model, sampler, 0.0))),
+        "sampler": float(np.log(gain_by_std(sampler)(np.array([TRUTH]))[0])),
+        "start": 0.0 if model == FITTED else _mean(rate(arm(rows, *CONTROLS[model], 0.0))),
     }
-    if model != FITTED and np.isnan(parts["start"]):  # one theta_0 for all samplers: of the accurate one, if at all
-        parts["start"] = _mean(rate(arm(rows, model, "accurate", 0.0)))
     width = half_width(total) if len(total) > 1 else np.nan
     return {"total": _mean(total), "half_width": width, **parts, "rest": _mean(total) - sum(parts.values())}
 
