@@ -105,6 +105,9 @@ Markdown(f"{told.fitted_sentence(rows)}\n\n{told.fitted_table(rows)}")
 # Now the score is learnt, by EDM {cite}`karras2022elucidating`. The two fully synthetic arms have the same θ_0, the same budgets and the same seeds, and differ in the sampler
 # alone. θ_0 counts as converged if its spread is within 5 % of the truth and its loss on fresh draws is flat; its learning rate decays to 0. The learning
 # rate of a retraining was chosen so that λ = 0, trained on the same real data again, keeps its spread (`Scale`).
+#
+# The spread is measured from the true means. Modes that narrow to points and wander away have a large spread all the same: the maps below show
+# width and place, the number of the contracts is the two together.
 
 # %% mystnb={"figure": {"name": "fig-figure-3", "caption": "Figure 3 of the paper in our version: densities of the samples of all seeds together over retrainings. Above: fully synthetic with an accurate sampler; middle: fully synthetic with a sampler that contracts; below: half real, half synthetic (λ = 1) with the accurate sampler."}, "image": {"alt": "Three rows of density maps of eight modes on a circle, columns by retrainings."}}
 eight = [
