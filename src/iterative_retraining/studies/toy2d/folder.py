@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ STATE, SAMPLES = "state/", "samples"
 
 
 class FolderRun:
-    """A `Run` that goes on where it was killed. It is for schemes that read one generation back."""
+    """A `Run` that goes on where it was killed. It is for schemes that read one generation back.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    The samples of generations that are ``measured`` stay, as float32.
+    """
+
+    def __init__(self, path: Path, measured: Callable[[int], bool] = lambda generation: False) -> None:
+        self.path, self.measured = path, measured
         path.mkdir(parents=True, exist_ok=True)
         file = path / "ledger.jsonl"
         self.rows: list[dict[str, Any]] = read_lines(file.read_text()) if file.is_file() else []
@@ -33,6 +36,10 @@ class FolderRun:
     def history(self) -> Sequence[np.ndarray]:
         """The samples by generation, the last alone; those of others raise RunError."""
         return _Last(len(self.rows), self._last.get(SAMPLES))
+
+    def samples(self, generation: int) -> np.ndarray:
+        """The samples of a generation that was measured, (n, M, 2). Raises RunError if they are missing."""
+        return read_arrays(self.path / f"samples-{generation:04d}.npz")[SAMPLES]
 
     def load_state(self) -> Mapping[str, np.ndarray]:
         """The weights of the last complete generation."""
@@ -50,6 +57,8 @@ class FolderRun:
         generation = len(self.rows)
         self._last = {f"{STATE}{name}": array for name, array in state.items()} | {SAMPLES: samples}
         write_arrays(self._file(generation), self._last)
+        if self.measured(generation):
+            write_arrays(self.path / f"samples-{generation:04d}.npz", {SAMPLES: samples.astype(np.float32)})
         text = "".join(json.dumps(one) + "\n" for one in [*self.rows, row])
         write_file(self.path / "ledger.jsonl", lambda file: file.write(text.encode()))
         self.rows.append(row)

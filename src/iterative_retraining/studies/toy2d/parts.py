@@ -186,7 +186,7 @@ def joined(parts: list[Ensemble]) -> Ensemble:
 
 def network_run(part: Part, scale: Scale, folder: Path, first: Ensemble) -> FolderRun:
     """Makes what is missing of a part with a network, a generation at a time."""
-    run = FolderRun(folder)
+    run = FolderRun(folder, partial(is_measured, part, scale))
     values = MemberValues(part, scale, run)
     arms = [(part.scheme, seed) for seed in range(scale.n_seeds)]
     config = scale.config(part.model, part.sampler, first=False)
