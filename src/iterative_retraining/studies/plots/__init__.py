@@ -11,7 +11,7 @@ from iterative_retraining.studies.plots.gaussian import (
     variances_over_time,
 )
 from iterative_retraining.studies.plots.metrics import bias_in_n, metrics_against, verdict_map
-from iterative_retraining.studies.plots.plane import density_panels, lines_by_arm
+from iterative_retraining.studies.plots.plane import density_maps, density_panels, lines_by_arm, spread_curves
 from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
 from iterative_retraining.studies.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
 from iterative_retraining.studies.plots.slider import frames_slider
@@ -31,6 +31,7 @@ __all__ = [
     "attempts_by_run",
     "bias_in_n",
     "decay_by_dimension",
+    "density_maps",
     "density_panels",
     "distances_over_time",
     "family_curves",
@@ -47,6 +48,7 @@ __all__ = [
     "sample_grid",
     "seconds_by_stage",
     "shares_collapsed",
+    "spread_curves",
     "stacked_errors",
     "std_bands",
     "std_over_time",

@@ -88,7 +88,7 @@ def read_lines(text: str) -> list[dict[str, Any]]:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays whole or not at all. Raises RunError."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{name.replace("/", "|"): array for name, array in arrays.items()})
+    np.savez_compressed(buffer, **{name.replace("/", "|"): array for name, array in arrays.items()})
     write_file(path, lambda file: file.write(buffer.getvalue()))
 
 

@@ -7,25 +7,28 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from iterative_retraining.errors import RunError, refuse_unknown
 from iterative_retraining.files import write_file, write_json
 from iterative_retraining.runs.locks import lock
 from iterative_retraining.runs.provenance import this_machine
-from iterative_retraining.studies.toy2d.folder import FolderRun, read_lines
+from iterative_retraining.studies.toy2d.folder import FolderRun, read_arrays, read_lines, write_arrays
 from iterative_retraining.studies.toy2d.parts import (
     Part,
     Scale,
     first_of,
     fitted_parts,
     fitted_rows,
+    is_measured,
     network_parts,
     network_rows,
     network_run,
 )
 
-FITTED_NAME = "plane-fitted"
+FITTED_NAME, MAPS = "plane-fitted", "plane-densities.npz"
+SHOWN, BINS = (0, 10, 20, 50, 100), 64
 
 
 def scale_of(changes: Mapping[str, Any]) -> Scale:
@@ -85,11 +88,11 @@ def _begin(path: Path, scale: Scale) -> str:
 
 
 def publish(folder: Path, results: Path, scale: Scale) -> int:
-    """Writes plane.csv and plane.json of all complete parts into ``results``; returns the number of rows.
+    """Writes plane.csv, plane.json and maps of all complete parts into ``results``; returns the number of rows.
 
     Raises RunError if no part is complete.
     """
-    tables, told = [], {}
+    tables, told, maps = [], {}, {}
     if (folder / FITTED_NAME / "rows.csv").is_file():
         tables.append(pd.read_csv(folder / FITTED_NAME / "rows.csv"))
         told[FITTED_NAME] = json.loads((folder / FITTED_NAME / "part.json").read_text())
@@ -97,14 +100,34 @@ def publish(folder: Path, results: Path, scale: Scale) -> int:
         path = folder / part.name
         if _complete(path, part):
             told[part.name] = json.loads((path / "part.json").read_text())
-            tables.append(network_rows(part, scale, FolderRun(path).rows, told[part.name]["started"]))
+            run = FolderRun(path)
+            tables.append(network_rows(part, scale, run.rows, told[part.name]["started"]))
+            shown = [t for t in SHOWN if t <= part.n_retrain and is_measured(part, scale, t)]
+            maps |= {f"{part.name}/{t}": density(run.samples(t).reshape(-1, 2)) for t in shown}
     if not tables:
         raise RunError(f"no part of the study in {folder} is complete; the same command goes on")
     results.mkdir(parents=True, exist_ok=True)
     table = pd.concat(tables, ignore_index=True)
     _write_table(table, results / "plane.csv")
     write_json(results / "plane.json", told)
+    write_arrays(results / MAPS, maps)
     return len(table)
+
+
+def density(points: np.ndarray) -> np.ndarray:
+    """Counts of points (n, 2) in `BINS` x `BINS` squares of [-1.6, 1.6]^2, the first coordinate first, uint16."""
+    low, high = -1.6, 1.6
+    counts, *_ = np.histogram2d(*points[np.isfinite(points).all(axis=1)].T, bins=BINS, range=[(low, high)] * 2)
+    return counts.astype(np.uint16)
+
+
+def read_densities(results: Path) -> dict[str, dict[int, np.ndarray]]:
+    """The published maps: by part, by generation. Raises RunError if they are missing."""
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for name, counts in read_arrays(results / MAPS).items():
+        part, _, generation = name.rpartition("/")
+        found.setdefault(part, {})[int(generation)] = counts
+    return found
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -64,6 +65,7 @@ def network_process(sampler: str) -> EDM:
     return EDMOnLevelsOfDDPM(sigma_data=ACCURATE.sigma_data, solver=process.solver, ddpm=process)
 
 
+@cache
 def gain_by_std(sampler: str) -> Callable[[np.ndarray], np.ndarray]:
     """`sampler_gain` of a sampler as a function of the standard deviation, interpolated in logarithms (1e-4 to 20).
 
