@@ -158,9 +158,9 @@ def test_a_study_that_was_killed_comes_out_the_same(made, tmp_path, monkeypatch)
 def test_a_folder_of_another_scale_is_refused(made):
     with pytest.raises(RunError, match="was begun at another scale"):
         plane.make(made[0] / "runs", TINY | {"n_retrain": 3}, ONLY)
-    with pytest.raises(ConfigError, match="unknown part of the scale 'n_seed'; .* did you mean 'n_seeds'"):
+    with pytest.raises(ConfigError, match=r"unknown part of the scale 'n_seed'; .* did you mean 'n_seeds'"):
         plane.make(made[0] / "runs", {"n_seed": 3})
-    with pytest.raises(RunError, match="no part of the study in .* is complete"):
+    with pytest.raises(RunError, match=r"no part of the study in .* is complete"):
         plane.publish(made[0] / "nothing", made[0], Scale())
 
 

@@ -32,8 +32,8 @@ def budget(rows: pd.DataFrame, model: str, sampler: str) -> dict[str, float]:
     and what makes it up.
 
     statistical: fitted Gaussians with exact draws, n real data. sampler: the same with the sampler and n as good as
-    infinite. start: the model's lambda = 0 arm, which goes on training on the same real data; 0 without a network. rest:
-    the network's own error and how the causes act together. NaN for what was not run.
+    infinite. start: the model's lambda = 0 arm, which goes on training on the same real data; 0 without a network.
+    rest: the network's own error and how the causes act together. NaN for what was not run.
     """
     total = rate(arm(rows, model, sampler))
     parts = {
@@ -57,10 +57,8 @@ def budget_table(rows: pd.DataFrame, families: Mapping[str, tuple[str, str]]) ->
     for name, (model, sampler) in families.items():
         found = budget(rows, model, sampler)
         if not np.isnan(found["total"]):
-            cells = [_cell(found[part]) for part in NAMES]
-            lines.append(
-                f"| {name} | {_cell(found['total'])} ± {100 * found['half_width']:.2f} | {' | '.join(cells)} |"
-            )
+            total = f"{_cell(found['total'])} ± {100 * found['half_width']:.2f}"
+            lines.append(f"| {' | '.join([name, total, *(_cell(found[part]) for part in NAMES)])} |")
     return "\n".join(lines) + f"\n\nPer cent of the spread a retraining, over the first {N_RETRAIN}; mean over seeds."
 
 
