@@ -11,7 +11,7 @@ import torch
 from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.models.gain import gaussian_field, sampler_gain
 from iterative_retraining.models.solvers import Field
-from iterative_retraining.studies.toy2d import parts, plane
+from iterative_retraining.studies.toy2d import parts, plane, told
 from iterative_retraining.studies.toy2d.budget import budget, budget_table
 from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.fitted import draw_statistics, recursion, run_fitted
@@ -195,3 +195,50 @@ def test_the_budget_adds_up():
     text = budget_table(table, {"EDM": ("edm", "heun_20"), "absent": ("edm", "exact")})
     assert "| EDM | +5.00 ± " in text
     assert "absent" not in text
+
+
+def doctored(spreads: dict[str, float]) -> pd.DataFrame:
+    """Rows without a network, fully synthetic: 0.08 at first and ``spreads`` by sampler at last."""
+    about = {"dataset": "eight_gaussians", "model": "fitted_gaussians", "scheme": "fully_synthetic", "lam": np.nan}
+    return pd.DataFrame(
+        about | {"sampler": s, "seed": seed, "generation": t, "n_retrain": 100, "spread": value, "modes": 1.0,
+                 "log_kl": 0.0, "run_id": f"plane-{s}-seed{seed}", "n": 1000}
+        for s, last in spreads.items()
+        for seed in (0, 1)
+        for t, value in ((0, 0.08), (100, last))
+    )  # fmt: skip
+
+
+def test_sentences_are_made_from_the_rows():
+    text = told.fitted_sentence(doctored({"exact": 0.107, "heun_40": 0.3, "ddim_50": 0.001}))
+    assert "is 0.107 with exact draws" in text
+    assert "below half of the truth with `ddim_50` (0.001)." in text
+    assert "above twice the truth with `heun_40` (0.3)." in text
+    swapped = told.fitted_sentence(doctored({"exact": 0.107, "heun_40": 0.001, "ddim_50": 0.08}))
+    assert "below half of the truth with `heun_40` (0.001)." in swapped
+    assert "above twice the truth with none of the samplers." in swapped
+    for say in (told.start_sentence, told.excess_sentence):
+        assert "not run" in say(doctored({"exact": 0.1}))
+    assert told.network_table(doctored({"exact": 0.1})) == "*Not run.*"
+    assert "`plane-two_moons-edm-accurate-mix-lam1`" in told.missing_note(doctored({"exact": 0.1}))
+
+
+def test_the_excess_of_a_flow_is_that_of_its_seeds():
+    rows = [
+        {"dataset": "eight_gaussians", "model": "spline", "sampler": "exact", "scheme": "mix", "lam": lam, "seed": s}
+        | {"generation": t, "n_retrain": 20, "log_kl": -3.0 + s + (0.3 if lam else 0.0) + (5.0 if t < 10 else 0.0)}
+        for lam in (0.0, 1.0) for s in (0, 1, 2) for t in (0, 10, 20)
+    ]  # fmt: skip
+    assert "the log KL is 0.300 ± 0.000 above that of λ = 0" in told.excess_sentence(pd.DataFrame(rows))
+
+
+def test_maps_are_shown_at_the_generations_that_all_have(made):
+    maps = plane.read_densities(made[0])
+    part = Part("eight_gaussians", "edm", "accurate", None, 2)
+    assert maps[part.name][0].sum() <= 80
+    assert maps[part.name][0].shape == (64, 64)
+    rows, titles = told.shown_maps(maps, {"here": part, "absent": replace(part, dataset="two_moons")})
+    assert (list(rows), titles) == (["here"], ["0 retrainings"])
+    assert told.shown_maps(maps, {}) == ({}, [])
+    with pytest.raises(RunError, match="remove its folder"):
+        plane.read_densities(made[0] / "runs")
