@@ -21,7 +21,7 @@ from iterative_retraining.studies.toy2d.study import exact_kl
 
 COLUMNS = ["dataset", "model", "sampler", "scheme", "lam", "seed", "generation", "n_retrain", "n", "run_id", "started"]
 VALUES = ["spread", "modes", "log_kl"]
-FITTED, LARGE = "fitted_gaussians", "fitted_gaussians_large_n"
+FITTED, LARGE, LONG = "fitted_gaussians", "fitted_gaussians_large_n", "edm_long"
 LAMS = (None, 0.0, 0.5, 1.0, 2.0, 5.0)  # None: fully synthetic
 FITTED_GENERATIONS = (0, 1, 2, 5, 10, 20, 50, 100)
 
@@ -31,7 +31,9 @@ class Scale:
     """How large the study is. Budgets count points shown to a member; ``width`` and ``n_layers`` are EDM's.
 
     An EDM learns levels around 0.14, where the modes are decided, and its first fit, of ``rate_initial``, ends at a
-    learning rate of 0. ``large``: the size of a sample that is as good as infinite.
+    learning rate of 0: in a trial with two seeds twice as many points lowered its loss on fresh draws by 0.3 % at most.
+    ``rate`` keeps the spread where the same real data are learnt again. The model "edm_long" is an EDM with ``longer``
+    times the points a retraining. ``large``: the size of a sample that is as good as infinite.
     """
 
     n_seeds: int = 10
@@ -39,6 +41,8 @@ class Scale:
     large: int = 1_000_000
     n_retrain: int = 100
     n_retrain_spline: int = 20
+    n_retrain_long: int = 30
+    longer: int = 10
     every: int = 5
     n_points_initial: int = 1_000_000
     n_points_initial_spline: int = 200_000
@@ -51,7 +55,8 @@ class Scale:
 
     def config(self, model: str, sampler: str, *, first: bool) -> EnsembleConfig:
         """How members of a model train, for theta_0 or for retrainings."""
-        shared = {"n_points_per_retraining": self.n_points_per_retraining, "rate_decay": "cosine"}
+        n_points = self.n_points_per_retraining * (self.longer if model == LONG else 1)
+        shared = {"n_points_per_retraining": n_points, "rate_decay": "cosine"}
         if model == "spline":
             return EnsembleConfig(
                 SplineMembers(), learning_rate=self.rate, n_points_initial=self.n_points_initial_spline, **shared
@@ -98,6 +103,7 @@ def network_parts(scale: Scale) -> list[Part]:
         *(Part("eight_gaussians", "spline", EXACT, lam, short) for lam in (0.0, 1.0, None)),
         *(Part("two_moons", "edm", "accurate", lam, t) for lam in (None, 1.0)),
         Part("eight_gaussians", "edm", "accurate", 0.0, t),
+        *(Part("eight_gaussians", LONG, sampler, None, scale.n_retrain_long) for sampler, _ in eight[:2]),
     ]
 
 

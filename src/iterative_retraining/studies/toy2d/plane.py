@@ -16,6 +16,7 @@ from iterative_retraining.runs.locks import lock
 from iterative_retraining.runs.provenance import this_machine
 from iterative_retraining.studies.toy2d.folder import FolderRun, read_arrays, read_lines, write_arrays
 from iterative_retraining.studies.toy2d.parts import (
+    LONG,
     Part,
     Scale,
     first_of,
@@ -50,7 +51,8 @@ def make(folder: Path, changes: Mapping[str, Any] | None = None, only: Sequence[
         for part in network_parts(scale):
             if _wanted(part.name, only) and not _complete(folder / part.name, part):
                 _begin(folder / part.name, scale)
-                first = first_of(part.dataset, part.model, scale, folder / f"first-{part.dataset}-{part.model}")
+                model = "edm" if part.model == LONG else part.model  # which has the same theta_0
+                first = first_of(part.dataset, model, scale, folder / f"first-{part.dataset}-{model}")
                 network_run(part, scale, folder / part.name, first)
     finally:
         taken.release()
@@ -78,7 +80,7 @@ def _begin(path: Path, scale: Scale) -> str:
     file = path / "part.json"
     if file.is_file():
         told = json.loads(file.read_text())
-        if told["scale"] != asdict(scale):
+        if Scale(**told["scale"]) != scale:  # what an older file does not have is as by default
             raise RunError(f"{path} was begun at another scale; take another folder, or the scale in {file}")
         return told["started"]
     path.mkdir(parents=True, exist_ok=True)
