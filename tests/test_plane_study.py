@@ -242,3 +242,10 @@ def test_maps_are_shown_at_the_generations_that_all_have(made):
     assert told.shown_maps(maps, {}) == ({}, [])
     with pytest.raises(RunError, match="remove its folder"):
         plane.read_densities(made[0] / "runs")
+
+
+def test_a_mode_that_has_become_a_point_is_measured():
+    part = Part("eight_gaussians", parts.LARGE, "ancestral_posterior_100", None, 100)
+    last = fitted_rows(part, Scale(), "then").iloc[-1]
+    assert last.spread < 1e-3
+    assert np.isfinite(last.log_kl)

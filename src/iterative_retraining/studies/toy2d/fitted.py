@@ -19,6 +19,7 @@ from iterative_retraining.studies.toy2d.distributions import GaussianMixture
 
 Gain = Callable[[np.ndarray], np.ndarray]  # of standard deviations, see `samplers.gain_by_std`
 N_MEASURED = 2000
+LEAST_STD = 1e-12  # a mode that is thinner is a point: its coordinates are about 1, and float64 ends at 1e-16
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def run_fitted(
     fitted, means, stds = real, [], []
     for generation in range(n_retrain + 1):
         means.append(fitted.mean)
-        stds.append(fitted.std * gain(fitted.std))
+        stds.append(np.maximum(fitted.std * gain(fitted.std), LEAST_STD))
         if generation < n_retrain:
             count = each if lam is None else synthetic_count(lam, each)
             synthetic = draw_statistics(rng, means[-1], stds[-1], count)
