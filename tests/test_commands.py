@@ -182,6 +182,7 @@ ELSEWHERE = {  # the file of tests/ that does what they say
     "torchrun --nproc-per-node 4 -m iterative_retraining -f params.yml -p lam 0.5 -p run_dir somewhere": "test_team.py",
     "python -m iterative_retraining --rehearsal": "test_rehearsal.py",
     "python benchmarks/memory.py --device cuda": "test_memory.py",
+    "python -m iterative_retraining.studies.toy2d": "test_plane_study.py",
     "python benchmarks/going_back.py runs/digits_edm/digits-edm-fully_synthetic-seed*": "test_going_back.py",
     "python -m iterative_retraining -f params.yml --rehearsal": "test_rehearsal.py",
     "snakemake sweep --cores all --config profile=paper/edm-cifar10 rehearsal=true": "test_rehearsal.py",
