@@ -152,10 +152,10 @@ figure = plots.decay_by_dimension(steps, volume, exact_volume)
 
 # %% tags=["hide-input"]
 mean_eigenvalue = "mean eigenvalue of $\\sqrt{\\Sigma_{300}}$ over chains (95 %)"
-rows, bound = [], {"$\\alpha(n)^{300}$": f"{expected_std(n, 300):.3f}"}
+rows, bound = [], {"bound $\\alpha(n)^{300}$": f"{expected_std(n, 300):.3f}"}
 for d in dims:
     eigenvalues = np.linalg.svd(factors[d][-1], compute_uv=False).mean(axis=1)
-    rows.append({"$d$": d, mean_eigenvalue: interval(eigenvalues)} | bound)
+    rows.append({"dimension $d$": d, mean_eigenvalue: interval(eigenvalues)} | bound)
 glue("dimension-chains", n_chains // 4, display=False)
 Markdown(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 

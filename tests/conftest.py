@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 settings.register_profile("project", deadline=None, derandomize=True)  # no test waits on a clock, none is flaky
 settings.load_profile("project")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks"), str(ROOT / "book" / "_ext")]
 
 TINY_EDM = {"channels": 4, "attention_resolutions": [], "n_steps": 3, "batch_size": 32, "sampling_batch_size": 700}
 TINY_RUN = {

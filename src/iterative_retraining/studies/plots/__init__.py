@@ -1,4 +1,7 @@
-"""Figures: drawn here and nowhere else, from what was computed before. Nothing is computed here."""
+"""Figures: drawn here and nowhere else, from what was computed before. Nothing is computed here.
+
+Imported in a notebook, figures are shown at twice their size, with their numbers beside them as CSV (`showing`).
+"""
 
 from iterative_retraining.studies.plots.gaussian import (
     decay_by_dimension,
@@ -13,7 +16,15 @@ from iterative_retraining.studies.plots.gaussian import (
 from iterative_retraining.studies.plots.metrics import bias_in_n, metrics_against, verdict_map
 from iterative_retraining.studies.plots.plane import density_panels, lines_by_arm
 from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
-from iterative_retraining.studies.plots.runs import family_curves, image_rows, mosaic, quality_curves, sample_grid
+from iterative_retraining.studies.plots.runs import (
+    family_curves,
+    image_rows,
+    mosaic,
+    preview_rows,
+    quality_curves,
+    sample_grid,
+)
+from iterative_retraining.studies.plots.showing import show_with_numbers
 from iterative_retraining.studies.plots.slider import frames_slider
 from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage, verdict_counts
 from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
@@ -24,6 +35,8 @@ from iterative_retraining.studies.plots.theory import (
     stacked_errors,
     tail_panels,
 )
+
+show_with_numbers()
 
 __all__ = [
     "FLOOR_COLOUR",
@@ -40,6 +53,7 @@ __all__ = [
     "metrics_against",
     "mosaic",
     "output_distances",
+    "preview_rows",
     "protocol_panels",
     "quality_curves",
     "rate_panels",
@@ -47,6 +61,7 @@ __all__ = [
     "sample_grid",
     "seconds_by_stage",
     "shares_collapsed",
+    "show_with_numbers",
     "stacked_errors",
     "std_bands",
     "std_over_time",

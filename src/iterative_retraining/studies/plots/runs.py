@@ -42,7 +42,13 @@ def family_curves(by_family: Mapping[str, pd.DataFrame], floor: Mapping[str, Any
 def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: str) -> None:
     low, high = np.quantile(floor[metric], [0.025, 0.975])
     axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
-    axis.axhline(float(np.mean(floor[metric])), color="0.5", linewidth=0.8, zorder=1, label="real vs real")
+    axis.axhline(
+        float(np.mean(floor[metric])),
+        color="0.5",
+        linewidth=0.8,
+        zorder=1,
+        label=f"real vs real, n = {floor['n_images']}",
+    )
     for arm, table in arms(runs):
         look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **style_of(arm)}
         sns.lineplot(table, x="generation", y=metric, ax=axis, **look)
@@ -69,12 +75,23 @@ def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[in
     return figure
 
 
-def mosaic(images: np.ndarray) -> np.ndarray:
-    """16 images (16, H, W[, C]) as one of 4 x 4 tiles with grey lines between them, (4 H + 3, 4 W + 3[, C])."""
-    _, height, width, *colours = images.shape
+def preview_rows(sets: Mapping[str, np.ndarray]) -> Figure:
+    """Sixteen images of each set, (16, H, W[, C]), in two rows of eight, a block below the other under its name."""
+    figure, axes = plt.subplots(len(sets), 1, figsize=(6, 1.85 * len(sets)), squeeze=False, layout="constrained")
+    for axis, (name, images) in zip(axes[:, 0], sets.items(), strict=True):
+        axis.imshow(mosaic(images, columns=8), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_title(name, loc="left")
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def mosaic(images: np.ndarray, columns: int = 4) -> np.ndarray:
+    """Images (N, H, W[, C]) as one of ``columns`` tiles a row with grey lines between them; N is a multiple of that."""
+    n, height, width, *colours = images.shape
+    rows = n // columns
     margins = [(0, 0), (0, 1), (0, 1), *[(0, 0)] * len(colours)]
-    tiles = np.pad(images, margins, constant_values=110).reshape(4, 4, height + 1, width + 1, *colours)
-    return tiles.swapaxes(1, 2).reshape(4 * (height + 1), 4 * (width + 1), *colours)[:-1, :-1]
+    tiles = np.pad(images, margins, constant_values=110).reshape(rows, columns, height + 1, width + 1, *colours)
+    return tiles.swapaxes(1, 2).reshape(rows * (height + 1), columns * (width + 1), *colours)[:-1, :-1]
 
 
 def image_rows(sets: Mapping[str, np.ndarray], n: int = 16) -> Figure:
