@@ -152,10 +152,10 @@ figure = plots.decay_by_dimension(steps, volume, exact_volume)
 
 # %% tags=["hide-input"]
 mean_eigenvalue = "mean eigenvalue of $\\sqrt{\\Sigma_{300}}$ over chains (95 %)"
-rows, bound = [], {"bound $\\alpha(n)^{300}$": f"{expected_std(n, 300):.3f}"}
+rows, bound = [], {"$\\alpha(n)^{300}$": f"{expected_std(n, 300):.3f}"}
 for d in dims:
     eigenvalues = np.linalg.svd(factors[d][-1], compute_uv=False).mean(axis=1)
-    rows.append({"dimension $d$": d, mean_eigenvalue: interval(eigenvalues)} | bound)
+    rows.append({"$d$": d, mean_eigenvalue: interval(eigenvalues)} | bound)
 glue("dimension-chains", n_chains // 4, display=False)
 Markdown(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
@@ -236,3 +236,14 @@ glue("loops", n_loops, display=False)
 # *We see* exactly that, with the constant known in closed form, and two things beyond it: the typical chain collapses twice as
 # fast as the mean, and the mean of $\sigma_t^2$ never moves. With real data in the mix, nothing collapses in this model for
 # any λ that we tried, also beyond λ = 1.
+
+# %% [markdown]
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. A Gaussian that learns from its own samples alone collapses, at rates that are known exactly, and the typical chain twice as fast as the mean.
+# 2. The mean of $\sigma_t^2$ never moves: a mean over chains and a typical chain can tell opposite stories.
+# 3. With the real data in the mix nothing collapses here, for any λ.
+# :::
+#
+# *What this chapter does not show*: networks, whose errors are not those of drawing a sample alone. *Where to go next*: {doc}`02_fixed_point` for what infinitely many data do, {doc}`03_finite_samples` for what few of them add.

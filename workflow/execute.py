@@ -36,8 +36,8 @@ def execute(notebook: str, page: str, parameters: dict) -> None:
 
 
 def clean(page: Path) -> None:
-    """Removes what a reader does not need: times, paths, standard error; folds the injected parameters away. The day of the
-    execution stays, as ``executed`` in the metadata."""
+    """Removes what a reader does not need: times, paths, standard error; folds the injected parameters away. The day
+    stays, as ``executed`` in the metadata."""
     nb = nbformat.read(page, as_version=4)
     nb.metadata.pop("papermill", None)
     nb.metadata["executed"] = datetime.now(UTC).date().isoformat()
