@@ -48,6 +48,7 @@ Markdown(scale_note(scale))
 #
 # - **fails here**, **holds here**: the 95 % interval over seeds lies wholly on one side of the margin; or a test proves it.
 # - **undecided**: the interval crosses the margin.
+# - **a run failed**: too few seeds are left, since a run that the contract needs ended in an error, such as a loss that is not finite.
 # - **not run yet**: runs are missing. Those of code that did not record its own definitions do not count.
 # - **not testable here**: no run of this package could say.
 #

@@ -31,6 +31,11 @@
 # | `tensorboard_dir` | empty, or a folder for TensorBoard (needs the package tensorboard) |
 # | `run_dir` | where to write; empty for `runs/manual/<run id>` below the current directory |
 
+# %% tags=["hide-input"]
+from iterative_retraining.parameters import explain_keywords
+
+explain_keywords()
+
 # %% tags=["parameters"]
 dataset = "digits"
 model = "edm"

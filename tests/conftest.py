@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partialmethod
 from pathlib import Path
 
@@ -103,9 +103,18 @@ def copy_of_project(folder: Path, profile: dict) -> Path:
 
 
 def untimed(ledger: Path) -> list[dict]:
-    """A ledger without its wall times: what has to be the same in every repetition."""
+    """A ledger without its wall times and their seals: what has to be the same in every repetition."""
     rows = [json.loads(line) for line in ledger.read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith("seconds_") and k != "content_sha256"} for row in rows]
+
+
+def edit_json(path: Path, change: Callable[[dict], object]) -> None:
+    """Changes a sealed JSON file as its writer would: ``change`` is handed its content and may change it in place."""
+    from iterative_retraining.files import sealed
+
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(sealed(content), indent=2) + "\n")
 
 
 @pytest.fixture(scope="session")

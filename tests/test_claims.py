@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from iterative_retraining.errors import ConfigError
+from iterative_retraining.errors import ConfigError, NonFiniteLossError
 from iterative_retraining.parameters import load_yaml
+from iterative_retraining.runs.publishing import publish
+from iterative_retraining.status import run_status
 from iterative_retraining.studies.report.claims import (
     FAILS,
     HOLDS,
     NOT_RUN,
     NOT_TESTABLE,
+    RUN_FAILED,
     UNDECIDED,
     Claim,
     age_weights,
@@ -26,7 +29,7 @@ from iterative_retraining.studies.report.claims import (
     read_claims,
     rules,
 )
-from iterative_retraining.studies.report.evidence import counts, read_evidence
+from iterative_retraining.studies.report.evidence import counts, failure, read_evidence
 
 from conftest import ROOT
 
@@ -203,6 +206,54 @@ def test_bad_claims_are_refused_in_one_sentence(tmp_path, entries, message):
     file.write_text(yaml.safe_dump(entries))
     with pytest.raises(ConfigError, match=rf"claims\.yml.*{message}"):
         read_claims(file)
+
+
+def diverged(seed: int, **columns: object) -> pd.DataFrame:
+    why = "NonFiniteLossError: generation 7: the loss is nan at step 3"
+    return run(np.array([np.nan]), seed, failed=why, **columns).assign(generation=np.nan, n_retrain=20)
+
+
+def test_a_run_that_failed_is_told_and_not_missing():
+    three = seeds(lambda s: run(1 + 0.2 * np.arange(21), s), n=2)
+    found = judge(claim(trend("above", 0.1)), pd.concat([three, diverged(2)]))
+    assert found.verdict == RUN_FAILED
+    assert found.why.startswith("fid, slope: 2 of 3 seeds; failed: mix-0.0-2-")
+    assert found.why.endswith("(NonFiniteLossError: generation 7: the loss is nan at step 3)")
+    assert sum(run_id.startswith("mix-0.0-2-") for run_id in found.run_ids) == 1
+    # of another arm, or beside enough seeds, it changes nothing
+    other = pd.concat([three, diverged(2, scheme="fully_synthetic")])
+    assert judge(claim(trend("above", 0.1)), other).verdict == NOT_RUN
+    assert judge(claim(trend("above", 0.1)), pd.concat([lines(0.2), diverged(9)])).verdict == HOLDS
+    ages = {"rule": "ages", "metric": "fid", "lam": [1.0], "calibrate": 0.5, "tolerance": 0.1}
+    assert judge(claim(ages), pd.concat([three, diverged(0, scheme="fully_synthetic")])).verdict == RUN_FAILED
+
+
+@pytest.mark.parametrize("n_complete", [0, 2])
+def test_a_diverged_run_is_evidence_of_its_failure(tmp_path, monkeypatch, n_complete):
+    from iterative_retraining.experiment import open_experiment
+    from iterative_retraining.models.gaussian import Gaussian
+
+    fit, fits = Gaussian.fit, []
+
+    def diverges(self, *data, **how):
+        fits.append(1)
+        if len(fits) > n_complete:
+            raise NonFiniteLossError("the loss is nan at step 3")
+        return fit(self, *data, **how)
+
+    monkeypatch.setattr(Gaussian, "fit", diverges)
+    experiment = open_experiment(model="gaussian", n_real=100, n_retrain=4, run_dir=tmp_path / "a-run")
+    with pytest.raises(NonFiniteLossError):
+        list(experiment.records())
+    experiment.run.close()
+    (row,) = read_evidence(tmp_path).to_dict("records")
+    assert row["failed"] == failure(tmp_path / "a-run") == run_status(tmp_path / "a-run").message
+    assert row["failed"].startswith(f"NonFiniteLossError: generation {n_complete}: the loss is nan at step 3")
+    assert (row["scheme"], row["lam"], row["seed"], row["n_retrain"]) == ("mix", 0.5, 0, 4)
+    test = trend("above", 0.0, arm={"scheme": "mix", "lam": 0.5})
+    assert judge(claim(test, n_retrain=4), read_evidence(tmp_path)).verdict == RUN_FAILED
+    publish([tmp_path / "a-run"], tmp_path / "results")
+    assert read_evidence(tmp_path / "results").failed.item() == row["failed"]
 
 
 def test_a_run_of_code_that_recorded_no_sources_is_no_evidence():

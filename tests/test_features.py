@@ -18,6 +18,8 @@ from iterative_retraining.metrics.features.classifiers import (
     train_classifier,
 )
 
+from conftest import edit_json
+
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 CLASSIFIERS = [name for name, entry in FEATURES.items() if isinstance(entry, ClassifierSpace)]
@@ -181,8 +183,7 @@ def test_a_run_refuses_a_bad_space_before_it_computes_and_a_change_of_space(tmp_
         open_experiment(**arguments, features="dinov2", features_weights=tmp_path)
     assert not (tmp_path / "run").exists()
     open_experiment(**arguments).run.close()
-    floor = tmp_path / "run" / "floor.json"
-    floor.write_text(floor.read_text().replace("digits-classifier-64", "inception-clean-f58cb9b6"))
+    edit_json(tmp_path / "run" / "floor.json", lambda floor: floor.update(features="inception-clean-f58cb9b6"))
     with pytest.raises(
         RuntimeError, match="in the feature space 'inception-clean-f58cb9b6', not 'digits-classifier-64'"
     ):

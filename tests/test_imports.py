@@ -16,7 +16,7 @@ FLOORS = (
     ("metrics", "models"),
     ("config",),
     ("retrain", "runs"),
-    ("experiment", "parameters"),
+    ("experiment", "parameters", "yaml_door"),
     ("reproduce", "status", "__main__"),
     ("studies",),
 )

@@ -1,6 +1,8 @@
 """The same text is the same value at every door: -p and -f of the command line, a profile, papermill."""
 
+import base64
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import pytest
 import yaml
 from test_notebooks import run_papermill
 
+from iterative_retraining import yaml_door
 from iterative_retraining.__main__ import parameters
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import check_parameters, load_yaml, parse_value
@@ -78,10 +81,47 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
         parameters(["-f", str(tmp_path / "params.yml")])
 
 
+YAML_1_1 = [("010", 10), ("1:30", "1:30"), ("yes", "yes"), ("0b11", "0b11"), ("[1, 010]", 10), ("{a: on}", "on")]
+
+
+@pytest.mark.parametrize(("text", "meant"), YAML_1_1)
+@pytest.mark.parametrize("option", ["-f", "-y", "-b"])
+def test_what_papermill_reads_as_yaml_1_1_is_refused_with_what_to_write(tmp_path, monkeypatch, text, meant, option):
+    (tmp_path / "params.yml").write_text(f"seed: {text}\n")
+    content = f"{{seed: {text}}}"
+    value = {"-f": "params.yml", "-y": content, "-b": base64.b64encode(content.encode()).decode()}[option]
+    words = ["python3", "/bin/papermill", "in.ipynb", "out.ipynb", "-p", "lam", "1", option, value, "--no-progress-bar"]
+    monkeypatch.setattr(yaml_door, "_parent", lambda: (words, tmp_path))
+    read = yaml.safe_load(text)
+    namespace = {"In": ["seed = 0\nlam = 0.5", f"# Parameters\nlam = 1\nseed = {read!r}\n"], "seed": read, "lam": 1}
+    with pytest.raises(ConfigError, match=rf"^seed\S* = .* is what papermill reads, .* reads {meant!r}, .* write .*or"):
+        check_parameters(namespace, "seed lam")
+    words[words.index("lam")] = "seed"  # -p comes after them, and counts
+    check_parameters(namespace | {"seed": 1}, "seed lam")
+
+
+def test_what_papermill_reads_as_text_and_every_other_door_as_a_number_is_the_number(tmp_path, monkeypatch):
+    content = "{n_real: 1e3, model_options: {learning_rate: 1e-3, multipliers: [1, 2], sigma_max: .inf, network: a}}"
+    read = yaml.safe_load(content)
+    assert read["model_options"]["learning_rate"] == "1e-3"
+    monkeypatch.setattr(yaml_door, "_parent", lambda: (["papermill", "in", "out", "-y", content], tmp_path))
+    source = f"# Parameters\nn_real = {read['n_real']!r}\nmodel_options = {read['model_options']!r}"
+    namespace = {"In": ["n_real = 0\nmodel_options = {}", source.replace("inf", "1e999")], **read}
+    check_parameters(namespace, "n_real model_options")
+    options = {"learning_rate": 0.001, "multipliers": [1, 2], "sigma_max": math.inf, "network": "a"}
+    assert (namespace["n_real"], namespace["model_options"]) == (1000.0, options)
+
+
+def test_a_key_that_is_there_twice_is_refused_by_papermill_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(yaml_door, "_parent", lambda: (["papermill", "in", "out", "-y", "{lam: 1, lam: 2}"], tmp_path))
+    with pytest.raises(ConfigError, match=r"cannot read the parameters .* of -y: line 1: key 'lam' is there twice"):
+        check_parameters({"In": ["lam = 0.5", "# Parameters\nlam = 2\n"], "lam": 2}, "lam")
+
+
 def test_papermill_takes_json_for_a_mapping(tmp_path):
     tiny = {**TINY_RUN, "n_retrain": 0}
-    options = json.dumps(tiny.pop("model_options"))
-    (tmp_path / "params.yml").write_text(yaml.safe_dump(tiny))
+    options = json.dumps(tiny.pop("model_options") | {"learning_rate": 1e-3})
+    (tmp_path / "params.yml").write_text(yaml.safe_dump(tiny) + "checkpoint_images: 1e3\n")
     arguments = ("-f", "params.yml", "-p", "model_options", options, "-p", "run_dir", "run")
     done = run_papermill(str(ROOT / "notebooks" / "retrain.ipynb"), "out.ipynb", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -97,8 +97,10 @@ def test_every_damaged_file_is_refused_by_its_reader_or_read_right(whole, tmp_pa
             refused += 1
             named += str(target) in str(error)
         else:
-            if name in BINARY:
-                assert same(value, BINARY[name](whole / "run"))
+            if name in BINARY or name in ("config.json", "manifest.json", "floor.json"):
+                assert same(value, (BINARY | TEXT)[name](whole / "run"))
+            elif name == "ledger.jsonl":  # where the end of a line is hit, it does not count
+                assert value == reading.read_ledger(whole / "run")[: len(value)]
         if name != "tiny.yml":
             use(run)
             shutil.copyfile(source, target)
@@ -125,7 +127,10 @@ def test_every_damaged_file_is_refused_by_its_reader_or_read_right(whole, tmp_pa
             '"fid": 1e999, "f": ',
             r"line 1 is damaged \(1e999 is no finite number",
         ),
-        ("ledger.jsonl", '"generation": 1', '"generation": 2', r"line 2 is damaged \(generation 2 where 1 belongs"),
+        ("ledger.jsonl", '"generation": 1', '"generation": 2', r"line 2 is damaged \(content_sha256 is of another"),
+        ("ledger.jsonl", '"fid": ', '"fid": 1', r"line 1 is damaged \(content_sha256 is of another content\)"),
+        ("config.json", '"seed": 0', '"seed": 1', r"config.json is damaged \(content_sha256 is of another content\)"),
+        ("manifest.json", '"n_retrain": 1', '"n_retrain": 2', r"manifest.json is damaged \(content_sha256 is of"),
     ],
 )
 def test_messages_name_file_and_place(whole, tmp_path, name, old, new, message):
@@ -143,6 +148,34 @@ def test_published_runs_are_read(tmp_path):
         reading.check_whole(path, rows, manifest)
         assert reading.read_config(path)["run_id"] == path.name
         assert reading.read_floor(path)["n_images"] > 0
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_every_digit_that_changes_is_noticed(whole, tmp_path, name):
+    content, right = (whole / "run" / name).read_bytes(), TEXT[name](whole / "run")
+    rng, refused = random.Random(0), 0
+    places = [place for place, byte in enumerate(content) if chr(byte).isdigit()]
+    for place in rng.sample(places, min(60, len(places))):
+        changed = bytearray(content)
+        changed[place] = ord("0") + (changed[place] - ord("0") + rng.randint(1, 9)) % 10
+        (tmp_path / name).write_bytes(changed)
+        try:
+            found = TEXT[name](tmp_path)
+        except UserError:
+            refused += 1
+        else:
+            assert found == right  # as in 0.50 for 0.5
+    assert refused > 50
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_what_earlier_code_wrote_without_a_seal_is_read(whole, tmp_path, name):
+    lines = (whole / "run" / name).read_text().splitlines() if name == "ledger.jsonl" else None
+    texts = lines or [(whole / "run" / name).read_text()]
+    bare = [{k: v for k, v in json.loads(text).items() if k != "content_sha256"} for text in texts]
+    assert [len(json.loads(text)) - len(one) for text, one in zip(texts, bare, strict=True)] == [1] * len(bare)
+    (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in bare))
+    assert TEXT[name](tmp_path) == TEXT[name](whole / "run")
 
 
 def test_nesting_without_end_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import ConfigError, RunError
 from iterative_retraining.experiment import open_experiment
+from iterative_retraining.files import sealed
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.reproduce import Comparison, main, read_published_run
@@ -80,7 +81,7 @@ def of_other_code(run: Path, source: dict) -> None:
 def change_ledger(run: Path, generation: int, **changes) -> dict:
     lines = (run / "ledger.jsonl").read_text().splitlines()
     row = json.loads(lines[generation])
-    lines[generation] = json.dumps(row | changes)
+    lines[generation] = json.dumps(sealed(row | changes))
     (run / "ledger.jsonl").write_text("\n".join(lines) + "\n")
     return row
 
@@ -226,7 +227,7 @@ def test_other_real_images_and_another_feature_space_are_refused(gaussian):
     change_manifest(gaussian, real_sha256="0" * 64)
     with pytest.raises(RunError, match=r"its real images \(SHA-256 0+\) are not those here"):
         main([str(gaussian)])
-    write_json(gaussian / "floor.json", floor | {"features": "dinov2"})
+    write_json(gaussian / "floor.json", sealed(floor | {"features": "dinov2"}))
     with pytest.raises(RunError, match="measures its generations in the feature space 'dinov2'"):
         main([str(gaussian)])
 

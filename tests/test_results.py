@@ -12,6 +12,8 @@ from iterative_retraining.runs import publishing, results
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report import chapters
 
+from conftest import edit_json
+
 
 def test_ledgers_become_one_table(runs):
     table = results.read_runs(runs)
@@ -56,9 +58,7 @@ def test_runs_that_retrain_alike_are_one_family(runs, tmp_path):
     (name,) = chapters.read_families(runs)
     assert name == "gaussian"
     other = shutil.copytree(runs[0], tmp_path / "other")
-    config = json.loads((other / "config.json").read_text())
-    config["identity"]["options"] = {"something": 1}
-    (other / "config.json").write_text(json.dumps(config))
+    edit_json(other / "config.json", lambda config: config["identity"].update(options={"something": 1}))
     families = chapters.read_families([*runs, other])
     assert {name: set(table.path) for name, table in families.items()} == {
         "gaussian": set(map(str, runs)),

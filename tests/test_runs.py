@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import SoftFileLock
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import RunError
@@ -20,7 +21,7 @@ from iterative_retraining.runs.locks import in_use
 from iterative_retraining.runs.progress import opening_lines
 from iterative_retraining.status import run_status
 
-from conftest import TINY_RUN, start_run, untimed
+from conftest import TINY_RUN, edit_json, start_run, untimed
 
 GAUSSIAN = {"model": "gaussian", "n_retrain": 3}
 
@@ -150,7 +151,7 @@ def test_a_damaged_file_is_named(done, name, damage):
 def test_a_damaged_ledger_or_config_is_named(done):
     text = (done / "ledger.jsonl").read_text()
     (done / "ledger.jsonl").write_text(text.replace('"generation": 1', '"generation": 7'))
-    with pytest.raises(RunError, match=r"ledger.jsonl, line 2 is damaged \(generation 7 where 1 belongs\)"):
+    with pytest.raises(RunError, match=r"ledger.jsonl, line 2 is damaged \(content_sha256 is of another content\)"):
         open_experiment(run_dir=done, **GAUSSIAN)
     (done / "ledger.jsonl").write_text(text)
     os.truncate(done / "config.json", 20)
@@ -208,6 +209,32 @@ def test_a_lock_ends_with_its_object(done):
     open_experiment(run_dir=done, **GAUSSIAN).run.close()
 
 
+def test_two_machines_whose_locks_do_not_reach_each_other_do_not_write_one_ledger(tmp_path, monkeypatch):
+    """As on NFS mounted with local locks: each machine has a lock of its own, here of two implementations."""
+
+    def lock_of_another_machine(path: Path) -> SoftFileLock:
+        taken = SoftFileLock(path / ".lock-elsewhere")
+        taken.acquire(timeout=0)
+        return taken
+
+    run = tmp_path / "run"
+    here = open_experiment(run_dir=run, **GAUSSIAN)
+    with monkeypatch.context() as patch:
+        patch.setattr("iterative_retraining.runs.directory.lock", lock_of_another_machine)
+        there = open_experiment(run_dir=run, **GAUSSIAN)
+    records, others = here.records(), there.records()
+    next(records)
+    with pytest.raises(RunError, match=r"changed by another process while .* locks .* do not hold between machines"):
+        next(others)
+    assert len(list(records)) == 3
+    assert [row["generation"] for row in read_ledger(run)] == list(range(4))
+    here.run.close()
+    assert run_status(run).state == "complete"
+    whole = finish(GAUSSIAN, tmp_path / "whole")
+    assert untimed(run / "ledger.jsonl") == untimed(whole / "ledger.jsonl")
+    open_experiment(run_dir=run, **{**GAUSSIAN, "n_retrain": 4}).run.close()  # its weights are those of its ledger
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_refused_and_no_descriptor_leaks(done, monkeypatch, number):
     def flock(descriptor, how):
@@ -243,10 +270,11 @@ def test_weights_that_an_earlier_attempt_promised_to_keep_are_kept(tmp_path):
 
 
 def test_another_machine_is_said_in_one_line(done):
-    manifest = json.loads((done / "manifest.json").read_text())
-    manifest["attempts"][0]["packages"]["torch"] = "1.0"
-    manifest["attempts"][0]["hardware"]["threads"] = 7
-    (done / "manifest.json").write_text(json.dumps(manifest))
+    def elsewhere(manifest: dict) -> None:
+        manifest["attempts"][0]["packages"]["torch"] = "1.0"
+        manifest["attempts"][0]["hardware"]["threads"] = 7
+
+    edit_json(done / "manifest.json", elsewhere)
     more = {**GAUSSIAN, "n_retrain": 4}
     run = open_experiment(run_dir=done, **more).run
     (note,) = [line for line in opening_lines(run, 4).splitlines() if line.startswith("note: ")]

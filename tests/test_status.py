@@ -1,4 +1,3 @@
-import json
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import torch
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import NonFiniteLossError, RunError
 from iterative_retraining.experiment import open_experiment
+from iterative_retraining.files import sealed, write_json
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.runs import provenance
 from iterative_retraining.runs.attempts import Terminated, bytes_needed
@@ -20,7 +20,7 @@ from iterative_retraining.runs.provenance import sources_here, state_sha256
 from iterative_retraining.runs.source import source_sha256
 from iterative_retraining.status import markdown, run_status, stale_note, status_table
 
-from conftest import TINY_RUN
+from conftest import TINY_RUN, edit_json
 
 GAUSSIAN = {"model": "gaussian", "n_retrain": 2}
 
@@ -54,10 +54,13 @@ def test_a_run_that_is_held_is_running_and_one_that_was_killed_is_interrupted(tm
     held = Run(done, RunConfig(model="gaussian"))
     assert run_status(done).state == "running"
     held.close()
-    manifest = json.loads((done / "manifest.json").read_text())
-    for name in ("ended", "outcome", "message", "seconds", "last_generation"):
-        del manifest["attempts"][-1][name]  # as kill -9 leaves it
-    (done / "manifest.json").write_text(json.dumps(manifest | {"n_retrain": 9}))
+
+    def killed(manifest: dict) -> None:
+        for name in ("ended", "outcome", "message", "seconds", "last_generation"):
+            del manifest["attempts"][-1][name]  # as kill -9 leaves it
+        manifest["n_retrain"] = 9
+
+    edit_json(done / "manifest.json", killed)
     assert (run_status(done).state, run_status(done).wanted) == ("interrupted", 10)
 
 
@@ -134,26 +137,26 @@ def test_status_of_nothing_is_an_error(tmp_path, arguments, message):
 
 def test_results_of_other_code_are_stale(done):
     assert stale_note([done]) == ""
-    manifest = json.loads((done / "manifest.json").read_text())
+    manifest = provenance.read_manifest(done)
     (pairs,) = manifest["sources"].values()
     manifest["attempts"][0]["source_sha256"] = "0" * 64
     manifest["sources"] = {"0" * 64: [pair for pair in pairs if pair[0] != "Gaussian.sample"]}
-    (done / "manifest.json").write_text(json.dumps(manifest))
+    write_json(done / "manifest.json", sealed(manifest))
     assert run_status(done).code == "stale: 1 definition changed (Gaussian.sample (new))"
     assert "**1 of these 1 runs are stale**" in stale_note([done])
     assert "Gaussian.sample" in stale_note([done])
     manifest["sources"]["0" * 64] = [[name, "0" * 16] for name, _ in pairs]
-    (done / "manifest.json").write_text(json.dumps(manifest))
+    write_json(done / "manifest.json", sealed(manifest))
     assert run_status(done).code.startswith(f"stale: {len({name for name, _ in pairs})} definitions changed (")
     assert run_status(done).code.endswith(", ...)")
 
 
 @pytest.mark.parametrize("recorded", [{"source_sha256": "0" * 64}, {}])
 def test_runs_that_do_not_say_which_definitions_made_them_are_of_earlier_code(done, recorded):
-    manifest = json.loads((done / "manifest.json").read_text())
+    manifest = provenance.read_manifest(done)
     del manifest["sources"], manifest["measured"], manifest["attempts"][0]["source_sha256"]
     manifest["attempts"][0] |= recorded
-    (done / "manifest.json").write_text(json.dumps(manifest))
+    write_json(done / "manifest.json", sealed(manifest))
     assert run_status(done).code == "earlier code"
     assert stale_note([done]) == "**1 of these 1 runs were made by earlier code** and are to be replaced."
 

@@ -20,7 +20,7 @@ from iterative_retraining.errors import (
     refuse_unknown,
     shown,
 )
-from iterative_retraining.files import write_json
+from iterative_retraining.files import sealed, write_json
 from iterative_retraining.interfaces import Model, Scheme
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
@@ -219,7 +219,7 @@ def _floor(path: Path, config: RunConfig, metrics: ImageMetrics, real: np.ndarra
 def _keep_floor(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any]) -> None:
     """Writes floor.json; if it is there, refuses another feature space than its own. Raises RunError."""
     if not (run.path / "floor.json").exists():
-        write_json(run.path / "floor.json", floor)
+        write_json(run.path / "floor.json", sealed(floor))
     space = read_floor(run.path)["features"]
     if space != metrics.features.name:
         run.close()

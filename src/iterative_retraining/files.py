@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from iterative_retraining.errors import RunError
+
+SEAL = "content_sha256"  # key of a JSON object: the SHA-256 of the rest of it
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> str:
@@ -47,6 +49,25 @@ def file_sha256(path: Path) -> str:
 def write_json(path: Path, value: object) -> None:
     """Writes ``value`` as JSON, whole or not at all. Raises RunError."""
     write_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """``value`` with its `SEAL`, the last key: a digit that changes on a disk is noticed when it is read."""
+    rest = {key: one for key, one in value.items() if key != SEAL}
+    return rest | {SEAL: _digest_of(rest)}
+
+
+def unsealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """``value`` without its seal. Raises ValueError if that is of another content; what has none is taken as it is."""
+    rest = {key: one for key, one in value.items() if key != SEAL}
+    if SEAL in value and value[SEAL] != _digest_of(rest):
+        raise ValueError(f"{SEAL} is of another content")
+    return rest
+
+
+def _digest_of(value: Mapping[str, Any]) -> str:
+    """SHA-256 of ``value`` as JSON without spaces, keys sorted: the same of a value and of its text read again."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def data_sha256(array: np.ndarray) -> str:

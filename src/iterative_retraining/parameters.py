@@ -2,10 +2,12 @@
 
 A value is read as YAML 1.2 (core schema) reads it, with digits that may be grouped by _ as in Python: 010 is 10, 1e-3
 is a number, 1:30, yes and 2020-01-01 are text. The doors: ``-p`` and ``-f`` of the command line, profiles, papermill's
-``-p``. Papermill's ``-f`` and ``-y`` read YAML 1.1, where 010 is 8 and 1:30 is 90, before anything of ours sees it.
+``-p``. What papermill reads itself (``-f``, ``-y``), it reads as YAML 1.1, where 010 is 8 and 1:30 is 90; what becomes
+of that is told in `yaml_door`.
 """
 
 import ast
+import keyword
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ from typing import Any, ClassVar
 import yaml
 
 from iterative_retraining.errors import ConfigError, refuse_unknown
+from iterative_retraining.yaml_door import papermill_yaml, same_meaning
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
 DIGITS = "[0-9]+(?:_[0-9]+)*"
@@ -91,7 +94,8 @@ def check_parameters(namespace: dict[str, Any], names: str) -> None:
     """Call it right after the parameters cell: ``check_parameters(globals(), "lam seed ...")``, names in one string.
 
     Where papermill handed over text for a parameter whose default is none (``-p model_options '{"channels": 8}'``), its
-    value becomes what `parse_value` reads. Raises ConfigError if papermill injected a name that is not among ``names``.
+    value becomes what `parse_value` reads; where it read a file itself, see `same_meaning`. Raises ConfigError if
+    papermill injected a name that is not among ``names``, or a value that YAML 1.2 reads otherwise.
     """
     defaults: dict[str, Any] = {}
     for source in namespace.get("In", []):
@@ -100,11 +104,51 @@ def check_parameters(namespace: dict[str, Any], names: str) -> None:
             continue
         injected = _assigned(source)
         refuse_unknown("parameter of this notebook", injected, names.split())
+        given = _given_in_yaml()
         for name in injected:
-            if isinstance(namespace.get(name), str):
+            if name in given:
+                namespace[name] = same_meaning(name, namespace.get(name), given[name])
+            elif isinstance(namespace.get(name), str):
                 value = parse_value(namespace[name])
                 if isinstance(value, str) or not isinstance(defaults.get(name), str):
                     namespace[name] = value
+
+
+def explain_keywords() -> None:
+    """Call it before the parameters cell: a name that Python cannot assign to, as in ``-p lambda 0.5``, is then refused
+    like any other unknown name (ConfigError), where papermill's cell by itself ends in a SyntaxError.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def refuse(lines: list[str]) -> list[str]:
+        if lines and lines[0].startswith(INJECTED):
+            known = [name for source in shell.user_ns.get("In", []) for name in _literals(source)]
+            names = [line.partition(" = ")[0] for line in lines[1:] if " = " in line]
+            refuse_unknown("parameter of this notebook", filter(_is_no_name, names), dict.fromkeys(known))
+        return lines
+
+    shell.input_transformers_cleanup.append(refuse)
+
+
+def _is_no_name(text: str) -> bool:
+    return keyword.iskeyword(text) or not text.isidentifier()
+
+
+def _given_in_yaml() -> dict[str, Any]:
+    """The parameters that papermill, if it has started this kernel, was handed as YAML, as every door reads them."""
+    given: dict[str, Any] = {}
+    texts, others = papermill_yaml()
+    for where, text in texts.items():
+        try:
+            value, _ = load_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"cannot read {where}: {error}") from error
+        given |= value if isinstance(value, dict) else {}
+    return {name: value for name, value in given.items() if name not in others}
 
 
 def _assigned(source: str) -> Mapping[str, ast.expr]:

@@ -9,7 +9,8 @@
                              every k-th generation if asked for)
 
 A generation is complete when its ledger line is. Every other file is written beside its place, synced and renamed, so
-whatever a kill leaves behind belongs to a generation without a line and is written again.
+whatever a kill leaves behind belongs to a generation without a line and is written again. Lines and JSON files are
+sealed: they hold the SHA-256 of the rest of them.
 """
 
 import errno
@@ -27,7 +28,7 @@ from safetensors.numpy import save
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import RunError
-from iterative_retraining.files import cannot_write, state_sha256, write_file, write_json
+from iterative_retraining.files import cannot_write, sealed, state_sha256, write_file, write_json
 from iterative_retraining.runs.locks import lock
 from iterative_retraining.runs.reading import (
     FIT,
@@ -66,7 +67,7 @@ class Run:
             self.rows, manifest = read_ledger(self.path), read_manifest(self.path)
             check_whole(self.path, self.rows, manifest)
             self._kept = {keep_every, *(attempt.get("keep_every", 0) for attempt in manifest["attempts"])} - {0}
-            self._cut_torn_line()
+            self._length = self._cut_torn_line()
             if self.rows:
                 for kind in ("checkpoint", "samples"):
                     check_file(self.path, kind, self.rows[-1])
@@ -93,7 +94,7 @@ class Run:
         identity = self.config.identity()
         if not (self.path / "config.json").exists():
             self._refuse_other_files()
-            write_json(self.path / "config.json", {"run_id": self.config.run_id, "identity": identity})
+            write_json(self.path / "config.json", sealed({"run_id": self.config.run_id, "identity": identity}))
             return
         found = read_config(self.path)["identity"]
         if found != identity:
@@ -103,13 +104,18 @@ class Run:
             text = "; ".join(f"{key}: there {old!r}, asked for {new!r}" for key, (old, new) in differing.items())
             raise RunError(f"{self.path} holds a run of another configuration ({text}); choose another run_dir")
 
-    def _cut_torn_line(self) -> None:
-        """A kill can leave a line without its end: that generation is not complete and is computed again."""
+    def _cut_torn_line(self) -> int:
+        """A kill can leave a line without its end: that generation is not complete and is computed again.
+
+        Returns the bytes of the ledger.
+        """
         ledger = self.path / "ledger.jsonl"
-        if ledger.is_file():
-            whole = ledger.read_bytes().rfind(b"\n") + 1
-            if whole < ledger.stat().st_size:
-                os.truncate(ledger, whole)
+        if not ledger.is_file():
+            return 0
+        whole = ledger.read_bytes().rfind(b"\n") + 1
+        if whole < ledger.stat().st_size:
+            os.truncate(ledger, whole)
+        return whole
 
     @property
     def is_open(self) -> bool:
@@ -123,6 +129,17 @@ class Run:
     def _check_open(self) -> None:
         if not self.is_open:
             raise RunError(f"{self.path} was closed, and others may write there now; open the experiment again")
+        try:
+            with open(self.path / "ledger.jsonl", "rb") as file:  # opened, a network file system looks at it anew
+                length = os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            length = 0
+        if length != self._length:
+            raise RunError(
+                f"{self.path / 'ledger.jsonl'} has been changed by another process while this one holds its lock: the "
+                "locks of this file system do not hold between machines. Let one machine at a time write a run; the "
+                "same command goes on from what the ledger holds"
+            )
 
     @property
     def history(self) -> Sequence[np.ndarray]:
@@ -177,9 +194,9 @@ class Run:
         self._prune(t, history_length)
 
     def _append(self, row: dict[str, Any]) -> None:
+        self._check_open()
         ledger = self.path / "ledger.jsonl"
-        line = (json.dumps(row, allow_nan=False) + "\n").encode()
-        whole = ledger.stat().st_size if ledger.exists() else 0
+        line = (json.dumps(sealed(row), allow_nan=False) + "\n").encode()
         try:
             with open(ledger, "ab", buffering=0) as file:
                 if file.write(line) != len(line):
@@ -187,8 +204,9 @@ class Run:
                 os.fsync(file.fileno())
         except OSError as error:
             if ledger.exists():
-                os.truncate(ledger, whole)
+                os.truncate(ledger, self._length)
             raise cannot_write(ledger, error) from error
+        self._length += len(line)
         self.rows.append(row)
 
     def _prune(self, last: int, history_length: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.errors import RunError
-from iterative_retraining.files import data_sha256, state_sha256, write_json
+from iterative_retraining.files import data_sha256, sealed, state_sha256, write_json
 from iterative_retraining.runs.directory import Run
 from iterative_retraining.runs.reading import read_manifest as read_manifest
 from iterative_retraining.runs.source import Pair, of_run, source_sha256
@@ -100,7 +100,7 @@ def write_manifest(
     manifest["sources"] = manifest.get("sources", {}) | {source: pairs}
     attempt = {"started": _now(), "first_generation": len(run.rows), "keep_every": run.keep_every}
     manifest["attempts"].append(attempt | {"source_sha256": source, **this_machine(device)})
-    write_json(run.path / "manifest.json", manifest)
+    write_json(run.path / "manifest.json", sealed(manifest))
 
 
 def sources_here(manifest: Mapping[str, Any]) -> list[Pair]:
@@ -114,7 +114,7 @@ def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None
     manifest = read_manifest(run.path)
     ending = {"ended": _now(), "outcome": outcome, "message": message, "seconds": seconds}
     manifest["attempts"][-1] |= ending | {"last_generation": len(run.rows) - 1}
-    write_json(run.path / "manifest.json", manifest)
+    write_json(run.path / "manifest.json", sealed(manifest))
 
 
 def add_reproduced(published: Path, again: Path, generations: int) -> None:
@@ -124,7 +124,7 @@ def add_reproduced(published: Path, again: Path, generations: int) -> None:
     made_by = {key: attempt[key] for key in ("source_sha256", "git", "python", "packages", "hardware")}
     manifest.setdefault("measured", found["measured"])  # that of earlier code does not have it
     manifest.setdefault("reproduced", []).append({"when": _now(), "generations": generations} | made_by)
-    write_json(published / "manifest.json", manifest)
+    write_json(published / "manifest.json", sealed(manifest))
 
 
 def _now() -> str:

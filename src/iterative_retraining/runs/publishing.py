@@ -26,10 +26,12 @@ def publish(runs: Sequence[str | Path], results: str | Path) -> list[Path]:
         target = Path(results) / read_config(run)["run_id"]
         target.mkdir(parents=True, exist_ok=True)
         targets.append(target)
-        for name in FILES:
-            shutil.copyfile(run / name, target / name)
         strips = [read_strip(run / f"preview-{t:04d}.png") for t in range(len(read_ledger(run)))]
-        Image.fromarray(np.concatenate(strips)).save(target / "samples.png", optimize=True)
+        for name in FILES:
+            if strips or name != "ledger.jsonl":  # a run may fail before its first generation
+                shutil.copyfile(run / name, target / name)
+        if strips:
+            Image.fromarray(np.concatenate(strips)).save(target / "samples.png", optimize=True)
     write_crate(results)
     return targets
 
@@ -47,7 +49,7 @@ def write_crate(results: str | Path) -> Path:
     crate.name = "Published runs of iterative retraining"
     crate.description = "Ledgers, manifests, real-vs-real floors and sample strips, one folder a run."
     crate.license = "https://spdx.org/licenses/MIT"
-    for run in sorted(p.parent for p in results.glob("*/ledger.jsonl")):
+    for run in sorted(p.parent for p in results.glob("*/config.json")):
         manifest, rows = read_manifest(run), read_ledger(run)
         about = {
             "name": manifest["run_id"],

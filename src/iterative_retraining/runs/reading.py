@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from iterative_retraining.errors import RunError
-from iterative_retraining.files import file_sha256, state_sha256
+from iterative_retraining.files import SEAL, file_sha256, state_sha256, unsealed
 
 FIT = "fit.safetensors"
 ENDINGS = {"checkpoint": "safetensors", "samples": "npy", "preview": "png"}
@@ -107,7 +107,10 @@ RESTORE = "restore it, or start again in another directory"
 
 
 def _parsed(text: bytes, schema: str) -> Any:
-    """``text`` as JSON that keeps the schema of that name; every number finite, no key twice. Raises ValueError."""
+    """``text`` as JSON that keeps the schema of that name, without its seal; every number finite, no key twice.
+
+    Raises ValueError, for a seal of another content too. What earlier code has written has none.
+    """
 
     def number(digits: str) -> float:
         value = float(digits)
@@ -125,12 +128,17 @@ def _parsed(text: bytes, schema: str) -> Any:
         value = json.loads(text, object_pairs_hook=once, parse_float=number, parse_constant=number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    wrong = best_match(_validator(schema).iter_errors(value))
+    content = {key: one for key, one in value.items() if key != SEAL} if isinstance(value, dict) else value
+    wrong = best_match(_validator(schema).iter_errors(content))
     if wrong is not None:
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in wrong.absolute_path)
         message = wrong.message if len(wrong.message) < 200 else f"{wrong.message[:200]}..."
         raise ValueError(f"{place.removeprefix('.')}: {message}" if place else message)
-    return value
+    known = _validator(schema).schema["properties"]
+    for key, one in content.items():
+        if key not in known and isinstance(one, str) and re.fullmatch(DIGEST["pattern"], one):
+            raise ValueError(f"{key} is no key of it: its seal is called {SEAL}")
+    return unsealed(value)
 
 
 @cache

@@ -22,13 +22,19 @@ from jsonschema.exceptions import best_match
 
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import load_yaml
-from iterative_retraining.studies.report.comparisons import half_width, levels
-
-HOLDS, FAILS, UNDECIDED = "holds here", "fails here", "undecided"
-NOT_TESTABLE, NOT_RUN = "not testable here", "not run yet"
-VERDICTS = (FAILS, UNDECIDED, HOLDS, NOT_RUN, NOT_TESTABLE)  # in the order of the chapter: what failed stands first
-# Mean and slope over the second half; first and last generation, and the change from the one to the other.
-STATISTICS = ("level", "slope", "first", "last", "change", "relative_change")
+from iterative_retraining.studies.report.comparisons import half_width
+from iterative_retraining.studies.report.findings import (
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    NOT_TESTABLE,
+    RUN_FAILED,
+    STATISTICS,
+    UNDECIDED,
+    VERDICTS,
+    Arms,
+    Finding,
+)
 
 _TEXT, _NUMBER = {"type": "string", "minLength": 1}, {"type": "number"}
 _ARM = {"type": "object", "minProperties": 1}
@@ -75,15 +81,6 @@ class Claim:
     runs: Mapping[str, Any]
     verdict: str
     limits: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What runs say of a claim: one of VERDICTS, the numbers behind it in words, and the runs that were looked at."""
-
-    verdict: str
-    why: str
-    run_ids: tuple[str, ...] = ()
 
 
 _CLAIM = _schema(
@@ -156,8 +153,9 @@ def judge(claim: Claim, runs: pd.DataFrame) -> Finding:
         return Finding(HOLDS, "proven by " + ", ".join(test["tests"]))
     rows = runs[runs.dataset == claim.runs["dataset"]]
     if "n_retrain" in rows:
-        rows = rows[(rows.n_retrain >= claim.runs["n_retrain"]) & (rows.generation <= claim.runs["n_retrain"])]
-    arms = _Arms(rows, claim.runs)
+        last = claim.runs["n_retrain"]  # a run that failed has no generation
+        rows = rows[(rows.n_retrain >= last) & ((rows.generation <= last) | rows.generation.isna())]
+    arms = Arms(rows, claim.runs)
     members = [member for one_of, member in rules(test) if one_of or test["rule"] != "all"]
     found = [_judge_ages(member, arms) if member["rule"] == "ages" else _judge(member, arms) for member in members]
     return _together(found)
@@ -166,47 +164,9 @@ def judge(claim: Claim, runs: pd.DataFrame) -> Finding:
 def _together(found: Sequence[Finding]) -> Finding:
     """All have to hold; one that fails is enough to fail, once all have run."""
     verdicts = {one.verdict for one in found}
-    verdict = next(v for v in (NOT_RUN, FAILS, UNDECIDED, HOLDS) if v in verdicts)
+    verdict = next(v for v in (RUN_FAILED, NOT_RUN, FAILS, UNDECIDED, HOLDS) if v in verdicts)
     ids = sorted({run_id for one in found for run_id in one.run_ids})
     return Finding(verdict, "; ".join(one.why for one in found), tuple(ids))
-
-
-class _Arms:
-    """The arms of a table, by what selects them; remembers which runs were looked at."""
-
-    def __init__(self, rows: pd.DataFrame, about: Mapping[str, Any]) -> None:
-        self.rows, self.where, self.min_seeds = rows, about.get("where", {}), about["min_seeds"]
-        self.looked_at: set[str] = set()
-
-    def of(self, arm: Mapping[str, Any]) -> pd.DataFrame:
-        """The rows of an arm. A column that no run has selects none."""
-        found = self.rows
-        for name, value in {**self.where, **arm}.items():
-            found = found[found[name] == value] if name in found else found[:0]
-        twice = found.groupby("seed").run_id.nunique() if len(found) else pd.Series(dtype=int)
-        if (twice > 1).any():
-            ids = ", ".join(sorted(found[found.seed == twice.idxmax()].run_id.unique()))
-            raise ConfigError(f"the arm {dict(arm)} selects several runs of one seed: {ids}; say what tells them apart")
-        self.looked_at |= set(found.run_id) if len(found) else set()
-        return found
-
-    def per_seed(self, arm: Mapping[str, Any], metric: str, of: str) -> pd.Series:
-        """A statistic of an arm by seed, see STATISTICS; empty if the metric was not measured."""
-        rows = self.of(arm)
-        if not len(rows) or metric not in rows or rows[metric].isna().any():
-            return pd.Series(dtype=float)
-        if of == "level":
-            return levels(rows, [metric]).set_index("seed")[metric]
-        return pd.Series({seed: _statistic(own, metric, of) for seed, own in rows.groupby("seed")})
-
-
-def _statistic(rows: pd.DataFrame, metric: str, of: str) -> float:
-    values = rows.set_index("generation")[metric].sort_index()
-    if of == "slope":
-        late = values[values.index >= values.index.max() / 2]
-        return float(np.polyfit(late.index, late, 1)[0])
-    first, last = float(values.iloc[0]), float(values.iloc[-1])
-    return {"first": first, "last": last, "change": last - first}.get(of, last / first - 1)
 
 
 def _terms(test: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -216,7 +176,7 @@ def _terms(test: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{"weight": 1.0, "arm": test["arm"]}, *control]
 
 
-def _judge(test: Mapping[str, Any], arms: _Arms) -> Finding:
+def _judge(test: Mapping[str, Any], arms: Arms) -> Finding:
     """trend, difference and contrast."""
     of = test.get("of", "slope" if test["rule"] == "trend" else "level")
     parts = [t["weight"] * arms.per_seed(t["arm"], t.get("metric", test["metric"]), of) for t in _terms(test)]
@@ -224,10 +184,10 @@ def _judge(test: Mapping[str, Any], arms: _Arms) -> Finding:
     return _compared(values, test["expect"], test["margin"], f"{test['metric']}, {of}", arms)
 
 
-def _compared(values: np.ndarray, expect: str, margin: float, name: str, arms: _Arms) -> Finding:
+def _compared(values: np.ndarray, expect: str, margin: float, name: str, arms: Arms) -> Finding:
     """The 95 % t-interval of one value a seed against a margin."""
     if len(values) < arms.min_seeds:
-        return Finding(NOT_RUN, f"{name}: {len(values)} of {arms.min_seeds} seeds", tuple(sorted(arms.looked_at)))
+        return arms.too_few(f"{name}: {len(values)} of {arms.min_seeds} seeds")
     low, high = values.mean() - half_width(values), values.mean() + half_width(values)
     holds, fails = {
         "above": (low > margin, high < margin),
@@ -255,7 +215,7 @@ def aged(lam: float, gaps: np.ndarray) -> float:
     return float(np.mean([age_weights(lam, t) @ gaps[: t + 1] for t in range((last + 1) // 2, last + 1)]))
 
 
-def _judge_ages(test: Mapping[str, Any], arms: _Arms) -> Finding:
+def _judge_ages(test: Mapping[str, Any], arms: Arms) -> Finding:
     """effect(lam) = c sum_k w_k(lam, t) (FS(k) - control(k)), c from ``calibrate``, within tolerance of the prediction.
 
     effect: level less that of lam = 0 of the same seed; FS and control: means over seeds. Of every seed counts
@@ -264,7 +224,7 @@ def _judge_ages(test: Mapping[str, Any], arms: _Arms) -> Finding:
     metric, control = test["metric"], {"scheme": "mix", "lam": 0.0}
     alone = [arms.of(arm) for arm in ({"scheme": "fully_synthetic"}, control)]
     if any(not len(rows) or metric not in rows or rows[metric].isna().any() for rows in alone):
-        return Finding(NOT_RUN, f"{metric}: the fully synthetic arm or lam = 0 is missing")
+        return arms.too_few(f"{metric}: the fully synthetic arm or lam = 0 is missing")
     gaps = np.subtract(*(rows.groupby("generation")[metric].mean().to_numpy() for rows in alone))
     base = arms.per_seed(control, metric, "level")
     effects = {

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from iterative_retraining.runs.reading import read_config, read_ledger, read_manifest
@@ -14,13 +15,30 @@ def counts(path: Path) -> bool:
     return bool(manifest.get("sources")) and len(read_ledger(path)) > manifest["n_retrain"]
 
 
+def failure(path: Path) -> str:
+    """What ended a run that has recorded its definitions, if that was an error, such as a loss that is not finite.
+
+    "" for one that is complete, was interrupted or goes on.
+    """
+    manifest = read_manifest(path)
+    last = manifest["attempts"][-1] if manifest["attempts"] else {}
+    failed = last.get("outcome") == "failed" and bool(manifest.get("sources")) and not counts(path)
+    return last["message"] if failed else ""
+
+
 def read_evidence(results: str | Path) -> pd.DataFrame:
     """`read_runs` of all runs in a folder that count, a column more for each parameter and option of theirs, n_retrain
-    and ``started`` (of the first attempt); and the rows of ``plane.csv``, if a study in the plane has left it there."""
+    and ``started`` (of the first attempt); and the rows of ``plane.csv``, if a study in the plane has left it there.
+
+    A run that failed is one row, without a generation, whose column ``failed`` says why.
+    """
     tables = []
-    for path in sorted(p.parent for p in Path(results).glob("*/ledger.jsonl")):
+    for path in sorted(p.parent for p in Path(results).glob("*/config.json")):
         if counts(path):
             tables.append(_with_parameters(path))
+        elif why := failure(path):
+            about = {"run_id": read_config(path)["run_id"], "path": str(path), "generation": np.nan, "failed": why}
+            tables.append(_described(pd.DataFrame([about]), path))
     plane = Path(results) / "plane.csv"
     if plane.is_file():
         tables.append(pd.read_csv(plane))
@@ -28,7 +46,12 @@ def read_evidence(results: str | Path) -> pd.DataFrame:
 
 
 def _with_parameters(path: Path) -> pd.DataFrame:
-    table, identity, manifest = read_runs([path]), read_config(path)["identity"], read_manifest(path)
+    return _described(read_runs([path]), path)
+
+
+def _described(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """``table`` with a column for each parameter of the run in ``path`` that it does not have yet."""
+    identity, manifest = read_config(path)["identity"], read_manifest(path)
     given = identity | identity["options"]
     plain = {key: value for key, value in given.items() if isinstance(value, str | int | float) and key not in table}
     beside = {"n_retrain": manifest["n_retrain"], "started": min(a["started"] for a in manifest["attempts"])}
