@@ -86,14 +86,16 @@ WIDTHS = (360, 768, 1440)  # a phone, a tablet, a desk
 SLIDERS = ("index", "chapters/04_toy_densities")
 # What sticks out of the screen, but for what scrolls inside something else or waits outside until it is called.
 OUTSIDE = """
-const wide = document.documentElement.clientWidth, clipped = (e) => {
+const wide = document.documentElement.clientWidth, told = (e) => e.outerHTML.slice(0, 120), clipped = (e) => {
   for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
     if (getComputedStyle(p).overflowX !== "visible") return true;
   return false;
 };
-return [...document.querySelectorAll("header *, main *")].filter((e) => e.getBoundingClientRect().right > wide + 1
-  && e.getBoundingClientRect().width && !e.closest("[class*=bd-sidebar]") && !clipped(e))
-  .map((e) => e.outerHTML.slice(0, 120)).concat(document.documentElement.scrollWidth > wide ? ["the page itself"] : []).slice(0, 5)"""
+const out = (e) => e.getBoundingClientRect().width && e.getBoundingClientRect().right > wide + 1;
+const found = [...document.querySelectorAll("header *, main *")]
+  .filter((e) => out(e) && !e.closest("[class*=bd-sidebar]") && !clipped(e)).map(told);
+if (document.documentElement.scrollWidth > wide) found.push("the page itself");
+return found.slice(0, 5)"""
 # Every thing that scrolls sideways can be reached by the keyboard.
 UNREACHED = """
 return [...document.querySelectorAll("pre, div.math, .pst-scrollable-table-container")]
