@@ -21,7 +21,7 @@ def book(tmp_path_factory) -> Path:
     """The committed book, built as typed, in a copy without anything else of the project but its two settings."""
     folder = tmp_path_factory.mktemp("published")
     shutil.copytree(
-        ROOT / "book", folder / "book", symlinks=True, ignore=shutil.ignore_patterns("_build", "__pycache__")
+        ROOT / "book", folder / "book", symlinks=True, ignore=shutil.ignore_patterns("_build", "__pycache__", ".part-*")
     )
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder / name)

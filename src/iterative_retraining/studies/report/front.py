@@ -12,10 +12,10 @@ from iterative_retraining.runs.results import read_previews
 from iterative_retraining.schemes import build_scheme
 from iterative_retraining.studies.report.arms import arms, is_control
 from iterative_retraining.studies.report.chapters import read_families
-from iterative_retraining.studies.report.claims import FAILS, HOLDS, NOT_RUN, NOT_TESTABLE, UNDECIDED, Claim, judge
+from iterative_retraining.studies.report.claims import Claim, judge
+from iterative_retraining.studies.report.findings import FAILS, HOLDS, UNDECIDED, VERDICTS
 
 SHOWN = (("fully_synthetic", None), ("mix", 0.0), ("mix", 1.0))
-COLUMNS = (FAILS, UNDECIDED, HOLDS, NOT_RUN, NOT_TESTABLE)
 # A claim belongs to the first of these groups that its id matches.
 GROUPS = {
     "Proposition 1: a Gaussian alone": "proposition-1",
@@ -76,12 +76,13 @@ def front_sentence(runs: pd.DataFrame, floor: Mapping[str, Any], metric: str = "
 
 def claim_groups(claims: Sequence[Claim], runs: pd.DataFrame) -> str:
     """A Markdown table of at most ten rows: a group of claims a row, how many of them have which verdict."""
-    counts = {name: dict.fromkeys(COLUMNS, 0) for name in GROUPS}
+    counts = {name: dict.fromkeys(VERDICTS, 0) for name in GROUPS}
     for claim in claims:
         group = next(name for name, pattern in GROUPS.items() if re.match(pattern, claim.id))
         counts[group][judge(claim, runs).verdict] += 1
-    lines = [f"| claims on | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    columns = [v for v in VERDICTS if v in (FAILS, UNDECIDED, HOLDS) or any(found[v] for found in counts.values())]
+    lines = [f"| claims on | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     for name, found in counts.items():
         if any(found.values()):
-            lines.append(f"| {name} | {' | '.join(str(n or '·') for n in found.values())} |")
+            lines.append(f"| {name} | {' | '.join(str(found[v] or '·') for v in columns)} |")
     return "\n".join(lines)
