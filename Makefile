@@ -1,4 +1,4 @@
-# make book   set up, run a profile (quick), build its book
+# make book   set up, run a profile (quick), build its book, say what each step took
 # make test   set up, run all tests
 # make read   build and open the published book: 300 MB of packages, nothing is computed
 # make pdf    the published book as one PDF, by Chromium
@@ -17,6 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 book: $(SETUP)
 	snakemake --cores all --rerun-incomplete --config profile="$(PROFILE)"
+	@python workflow/times.py "$(notdir $(PROFILE))"
 	@echo "The book is at $(CURDIR)/$(HTML)"
 
 test: $(SETUP)

@@ -25,7 +25,7 @@ workdir: workflow.basedir
 refuse_unknown("--config key", config, ("profile", "device", "runs_per_gpu"))
 profile = load_profile(Path(workflow.basedir) / "profiles" / f"{config.get('profile', 'quick')}.yml")
 root = Path("runs") / profile.name
-SHOW_RUNS = ("index", "05_images", "06_paper_scale", "status")  # chapters that read run directories
+SHOW_RUNS = ("index", "05_images", "05_controls", "06_paper_scale", "status")  # chapters that read run directories
 device, per_gpu = str(config.get("device", "auto")), config.get("runs_per_gpu", 1)
 kind, _, index = device.partition(":")
 if kind not in ("auto", "cpu", "cuda") or (":" in device and not (kind == "cuda" and index.isdigit())):

@@ -23,13 +23,13 @@ from iterative_retraining.studies.report.claims import (
     RUN_FAILED,
     UNDECIDED,
     Claim,
-    age_weights,
     claims_table,
     judge,
     read_claims,
     rules,
 )
 from iterative_retraining.studies.report.evidence import counts, failure, read_evidence
+from iterative_retraining.studies.theory.ages import aged
 
 from conftest import ROOT
 
@@ -129,19 +129,12 @@ def test_a_contrast_is_a_weighted_sum_of_arms_and_metrics():
     assert judge(claim(test | {"expect": "above", "margin": 1.001}), runs).verdict == FAILS
 
 
-def test_age_weights_add_up_and_have_mean_age_lam():
-    for lam in (0.1, 1.0, 5.0):
-        weights = age_weights(lam, 400)
-        np.testing.assert_allclose([weights.sum(), weights @ np.arange(401)], [1, lam])
-    np.testing.assert_allclose(age_weights(1.0, 2), [1 / 2, 1 / 4, 1 / 4])
-
-
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, HOLDS), (1.19, HOLDS), (1.21, FAILS), (0.79, FAILS)])
 def test_ages_find_a_loop_that_keeps_them_and_one_that_does_not(factor, verdict):
     gaps = 0.4 * np.arange(21)
 
     def mixed(lam: float, times: float) -> pd.DataFrame:
-        effect = times * 1.7 * age_weights(lam, 20) @ gaps
+        effect = times * 1.7 * aged(lam, gaps)
         return seeds(lambda s: run(np.full(21, s + effect), s, lam=lam))
 
     alone = seeds(lambda s: run(s + gaps, s, scheme="fully_synthetic", lam=np.nan))

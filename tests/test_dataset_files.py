@@ -3,9 +3,11 @@
 import gzip
 import hashlib
 import io
+import json
 import pickle
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,14 @@ import torch
 import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from iterative_retraining.datasets import fashion_mnist, fashion_mnist14, load_dataset
+from iterative_retraining import experiment
+from iterative_retraining.config import RunConfig
+from iterative_retraining.datasets import cifar10, fashion_mnist, fashion_mnist14, load_dataset
 from iterative_retraining.errors import ConfigError, DataError
 from iterative_retraining.experiment import open_experiment
+from iterative_retraining.metrics import model_loss
 from iterative_retraining.runs.directory import read_floor
 
 from conftest import TINY_RUN
@@ -96,6 +102,74 @@ def test_cifar10_that_is_not_there_says_how_to_get_it(batches, tmp_path):
         load_dataset("cifar10", folder)
     with pytest.raises(DataError, match=r"a.tar.gz holds no cifar-10-batches-py/data_batch_4; set data_dir to"):
         load_dataset("cifar10", archived(folder, tmp_path / "a.tar.gz"))
+
+
+def edm_zip(path: Path, images: np.ndarray, labels: list[int] | None) -> Path:
+    """As EDM's dataset_tool.py writes one: PNGs by number, not compressed, and a dataset.json."""
+    names = [f"{i // 1000:05d}/img{i:08d}.png" for i in range(len(images))]
+    with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_STORED) as archive:
+        for name, image in zip(names, images, strict=True):
+            stream = io.BytesIO()
+            Image.fromarray(image).save(stream, format="png", compress_level=0, optimize=False)
+            archive.writestr(name, stream.getvalue())
+        pairs = labels and [[name, label] for name, label in zip(names, labels, strict=True)]
+        archive.writestr("dataset.json", json.dumps({"labels": pairs}))
+    return path
+
+
+def test_edms_zip_of_cifar10_is_the_batches(batches, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cifar10, "N_TRAIN", 20)
+    folder, _, labels = batches
+    images, classes = load_dataset("cifar10", folder)
+    place = edm_zip(tmp_path / "cifar10-32x32.zip", images, labels[:5].ravel().tolist())
+    unpacked = tmp_path / "unpacked"
+    zipfile.ZipFile(place).extractall(unpacked)
+    (tmp_path / "alone").mkdir()
+    shutil.copy(place, tmp_path / "alone")
+    for data_dir in (place, unpacked, tmp_path / "alone"):
+        found, found_labels = load_dataset("cifar10", data_dir)
+        assert (found.dtype, found_labels.dtype) == (np.uint8, np.int64)
+        np.testing.assert_array_equal(found, images)
+        np.testing.assert_array_equal(found_labels, classes)
+        assert load_dataset("cifar10", data_dir, "test")[0].shape == (0, 32, 32, 3)  # such a zip holds none
+    with pytest.raises(DataError, match=r"no classes of cifar10 in a dataset\.json .*; set data_dir to"):
+        load_dataset("cifar10", edm_zip(tmp_path / "no.zip", images, None))
+    with pytest.raises(DataError, match=r"holds 19 files \*\.png, cifar10 has 20; set data_dir to"):
+        load_dataset("cifar10", edm_zip(tmp_path / "few.zip", images[1:], None))
+    (tmp_path / "short.zip").write_bytes(place.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"short\.zip is no zip.* it seems to be a zip whose end is missing"):
+        load_dataset("cifar10", tmp_path / "short.zip")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_run_on_a_zip_without_held_out_images_measures_nothing_against_them(batches, tmp_path, monkeypatch, split):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cifar10, "N_TRAIN", 20)
+    images, labels = load_dataset("cifar10", batches[0])
+    place = edm_zip(tmp_path / "a.zip", images, labels.tolist()) if split == "train" else batches[0]
+    real, held_out = experiment._load_images(RunConfig(dataset="cifar10", model="edm"), place)
+    np.testing.assert_array_equal(real, images)
+    assert (held_out is None) == (split == "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("data_batch_1.bin", "the binary version of CIFAR-10"), ("cifar-100-python", "CIFAR-100")]
+)
+def test_what_people_have_in_the_place_of_cifar10_is_named(tmp_path, name, what):
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"looked for in .*, which holds {what}.*; set data_dir to"):
+        load_dataset("cifar10", tmp_path)
+    with pytest.raises(DataError, match=rf"holds no cifar-10-batches-py/data_batch_1, but {what}.*; set data_dir to"):
+        load_dataset("cifar10", archived(tmp_path / name, tmp_path / "other.tar"))
+
+
+def test_a_download_that_was_not_finished_is_pointed_out(tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz.part").touch()
+    with pytest.raises(DataError, match=r"tar\.gz\.part lies beside it: that download was not finished"):
+        load_dataset("cifar10", tmp_path / "cifar-10-python.tar.gz")
+    with pytest.raises(DataError, match=r"which has none of them; cifar-10-python\.tar\.gz\.part lies beside it"):
+        load_dataset("cifar10", tmp_path)
 
 
 FOREIGN = [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html>\n<p>Not found", gzip.compress(b"x")]
@@ -208,6 +282,7 @@ def test_fashion_mnist14_is_the_means_of_2_by_2_pixels(tmp_path, monkeypatch):
 
 def test_a_run_on_fashion_mnist_measures_against_held_out_images(tmp_path, monkeypatch):
     write_idx(tmp_path, monkeypatch, n=24)
+    monkeypatch.setattr(model_loss, "N_EVALUATIONS", 48)
     changes = {"dataset": "fashion_mnist", "n_retrain": 1, "n_images_initial": 64, "n_images_per_retraining": 32}
     experiment = open_experiment(**{**TINY_RUN, **changes}, data_dir=str(tmp_path), run_dir=tmp_path / "run")
     records = list(experiment.records())

@@ -15,7 +15,7 @@ from PIL import Image
 
 from iterative_retraining import experiment
 from iterative_retraining.datasets import ffhq64 as ffhq
-from iterative_retraining.datasets import load_dataset
+from iterative_retraining.datasets import load_dataset, pngs
 from iterative_retraining.errors import ConfigError, DataError, RunError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics.features import build_features, cached
@@ -86,7 +86,7 @@ def test_nothing_is_decoded_twice_wherever_the_files_lie(tmp_path, cache, monkey
     first, _ = load_dataset("ffhq64", write_zip(tmp_path / "a.zip"))
     load_dataset("ffhq64", write_folder(tmp_path / "a"))
     assert len(list(cache.iterdir())) == 2
-    monkeypatch.setattr(ffhq, "_pixels", None)  # decoding would fail
+    monkeypatch.setattr(pngs, "_pixels", None)  # decoding would fail
     shutil.move(tmp_path / "a.zip", tmp_path / "b.zip")
     shutil.move(tmp_path / "a", tmp_path / "b")
     for place in (tmp_path / "b.zip", tmp_path / "b"):

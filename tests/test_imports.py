@@ -10,14 +10,14 @@ SOURCE = Path(__file__).parents[1] / "src"
 # From the ground up: a room imports only from those before it, and from itself.
 FLOORS = (
     ("errors", "__init__"),
-    ("seeding", "files", "cache", "distributed", "training_set"),
+    ("seeding", "files", "file_kinds", "cache", "devices", "distributed", "training_set"),
     ("interfaces",),
     ("datasets", "schemes"),
     ("metrics", "models"),
     ("config",),
     ("retrain", "runs"),
     ("experiment", "parameters", "yaml_door"),
-    ("reproduce", "status", "__main__"),
+    ("archive", "compare", "ecosystem", "reproduce", "status", "__main__"),
     ("studies",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -193,8 +193,8 @@ def test_what_no_ledger_measured_is_one_error_with_the_way_out(project):
         main(["tiny", "--results", "results"])
     assert str(refused.value) == (
         "no ledger in results measured: edm on digits with channels = 8; ddpm on digits; ddpm on digits with "
-        "channels = 8. Give --images-per-second and --samples-per-second (and --metrics-seconds), or run a short "
-        "profile of it first"
+        "channels = 8. Give --images-per-second and --samples-per-second (and --metrics-seconds), a card of "
+        "the table by --device, such as a100, or run a short profile of it first"
     )
     report = main(["tiny"])  # asked for no folder: the work is planned all the same, without times
     assert f"Times are not known: {refused.value}." in report
@@ -221,8 +221,8 @@ def test_a_median_over_several_devices_is_refused_until_one_is_chosen(project):
     with pytest.raises(ConfigError, match=r"several devices \(Another; Some GPU\).*choose one by --device"):
         main(["tiny"])
     assert cells(main(["tiny", "--device", "Another"]), "edm on digits, features digits")[0] == "100"
-    with pytest.raises(ConfigError, match="on a device with 'H200' in its name"):
-        main(["tiny", "--device", "H200"])
+    with pytest.raises(ConfigError, match=r"on a device with 'Z9' in its name.*Cards of the table: t4, v100"):
+        main(["tiny", "--device", "Z9"])
 
 
 def test_a_run_that_moved_counts_for_each_device(tmp_path):
@@ -231,7 +231,14 @@ def test_a_run_that_moved_counts_for_each_device(tmp_path):
     (tmp_path / "a" / "manifest.json").write_text(manifest(read_config(tmp_path / "a")["identity"], attempts))
     kind = Kind.of("digits", "edm", resolve_options("edm", "digits", {}), "auto")
     sources = [measured_speeds([kind], [tmp_path], device)[kind].source for device in ("slow", "fast")]
-    assert sources == ["3 generations on slow, 2 thread(s): a", "1 generations on fast, 2 thread(s): a"]
+    words = "generations on"
+    assert sources == [f"measured: 3 {words} slow, 2 thread(s): a", f"measured: 1 {words} fast, 2 thread(s): a"]
+
+
+def test_n_real_counts(project):
+    path = save(EDM | {"run": EDM["run"] | {"n_real": 200}})
+    start, synthetic, mix = work_left(load_profile(path), project)[:3]
+    assert (start.samples, synthetic.samples, mix.samples) == (216, 5 * 216, 5 * (2 * 200 + 16))
 
 
 def jobs(*lengths: tuple[str, str | None, float]) -> tuple[list[Work], dict[str, float]]:

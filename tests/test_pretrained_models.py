@@ -16,7 +16,7 @@ from iterative_retraining.errors import ConfigError, PretrainedError
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.models.edm import precondition
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
-from iterative_retraining.models.pretrained import load_edm_pickle
+from iterative_retraining.models.pretrained import load_edm_pickle, read_weights
 from iterative_retraining.models.pretrained.edm import _names
 from iterative_retraining.runs.origin import init_identity
 
@@ -113,7 +113,11 @@ def written(tmp_path, stand_ins):
         state = {"img_resolution": network.resolution, "img_channels": network.colours, "label_dim": label_dim}
         state |= {"sigma_data": 0.5, "_init_args": (), "_init_kwargs": keywords}
         path = tmp_path / "network.pkl"
-        content = {key: module(name, {}, {"model": net}, **state), "loss_fn": None, "dataset_kwargs": {}}
+        content = {
+            key: module(name, {}, {"model": net}, **state),
+            "dataset_kwargs": {"class_name": "ImageFolderDataset"},
+        }
+        content |= {"loss_fn": Persistent("EDMLoss", P_mean=-1.2), "augment_pipe": Persistent("AugmentPipe", p=0.12)}
         path.write_bytes(pickle.dumps(content))
         return tensors, path
 
@@ -187,15 +191,15 @@ def test_other_files_are_refused_with_the_reason(written, tmp_path):
     with pytest.raises(PretrainedError, match=r"nothing\.pkl is not there"):
         load_edm_pickle(tmp_path / "nothing.pkl")
     (tmp_path / "short.pkl").write_bytes(written()[1].read_bytes()[:2000])
-    with pytest.raises(PretrainedError, match=r"short\.pkl is damaged"):
+    with pytest.raises(PretrainedError, match=r"short\.pkl is damaged.*it seems to be a pickle whose end is missing"):
         load_edm_pickle(tmp_path / "short.pkl")
     with pytest.raises(PretrainedError, match="holds no network under the key 'ema', but: 'net'"):
         load_edm_pickle(written(key="net")[1])
     with pytest.raises(PretrainedError, match="it holds a VPPrecond; only EDMPrecond can be read"):
         load_edm_pickle(written(name="VPPrecond")[1])
-    with pytest.raises(PretrainedError, match="encoder_type = 'residual' is not DDPM"):
+    with pytest.raises(PretrainedError, match=r"encoder_type = 'residual' is not DDPM.*it seems to be NCSN"):
         load_edm_pickle(written(keywords=KEYWORDS | {"encoder_type": "residual"})[1])
-    with pytest.raises(PretrainedError, match="label_dim = 10 is not DDPM"):
+    with pytest.raises(PretrainedError, match=r"a class-conditional network \(label_dim = 10\); wanted is one without"):
         load_edm_pickle(written(label_dim=10)[1])
 
     def drop(tensors):
@@ -207,6 +211,12 @@ def test_other_files_are_refused_with_the_reason(written, tmp_path):
         load_edm_pickle(written(change=drop)[1])
     with pytest.raises(PretrainedError, match="its weights are not those of its configuration"):
         load_edm_pickle(written(keywords=KEYWORDS | {"model_channels": 8})[1])
+
+
+def test_a_training_state_of_that_code_is_told_from_a_snapshot(stand_ins, tmp_path):
+    torch.save({"net": Persistent("EDMPrecond"), "optimizer_state": {}}, tmp_path / "training-state-000500.pt")
+    with pytest.raises(PretrainedError, match=r"nothing of it was executed.*take the network-snapshot beside it"):
+        read_weights(tmp_path / "training-state-000500.pt")
 
 
 def test_a_run_starts_from_such_a_file(written, tmp_path):

@@ -12,6 +12,7 @@ import yaml
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.models import build_model
+from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.studies.report.protocol import PUBLISHED, Retraining
 
@@ -38,7 +39,15 @@ def with_arms(*arms: dict, **run: object) -> dict:
     return TINY | {"run": TINY["run"] | run, "arms": list(arms)}
 
 
-STUDIES = ["digits_controls", "digits_edm", "digits_families", "digits_long", "digits_otcfm", "fashion14"]
+STUDIES = [
+    "digits_ablations",
+    "digits_controls",
+    "digits_edm",
+    "digits_families",
+    "digits_long",
+    "digits_otcfm",
+    "fashion14",
+]
 
 
 @pytest.mark.parametrize("name", ["quick", "cpu", "fashion", "fashion_cpu", *STUDIES])
@@ -47,7 +56,10 @@ def test_committed_profiles_plan_every_arm_of_every_seed(name):
     text = yaml.safe_load((ROOT / "profiles" / f"{name}.yml").read_text())
     grids = [math.prod(len(value) for value in arm.values() if isinstance(value, list)) for arm in text["arms"]]
     assert len(profile.arms) == len(text["seeds"]) * sum(grids)
-    kinds = {(run.config.model, repr(run.config.options)) for run in profile.runs.values()}  # each has its theta_0
+    kinds = {
+        (run.config.model, repr({k: v for k, v in run.config.options.items() if k not in SAMPLER_OPTIONS}))
+        for run in profile.runs.values()
+    }  # each has its theta_0
     assert len(profile.runs) == len(profile.arms) + len(text["seeds"]) * len(kinds)
     for run in profile.runs.values():
         assert run.init is None or profile.runs[run.init].parameters["seed"] == run.parameters["seed"]
@@ -125,6 +137,12 @@ def test_arms_that_train_theta_0_alike_share_it(tmp_path):
     """The budget of a retraining does not count for theta_0, how weights are trained does."""
     shared = load_profile(written(tmp_path, with_arms({"n_images_per_retraining": [10, 20]}, model="edm")))
     assert len(shared.runs) - len(shared.arms) == 1
+    sampler = {"model_options": {"solver": "heun", "n_steps": 9}}
+    by_sampler = load_profile(written(tmp_path, with_arms({}, sampler, model="edm")))
+    (theta_0,) = [run for run in by_sampler.runs.values() if run.run_id not in by_sampler.arms]
+    assert theta_0.run_id == next(iter(shared.runs))  # the sampler does not count either
+    assert {by_sampler.runs[arm].init for arm in by_sampler.arms} == {theta_0.run_id}
+    assert by_sampler.runs[by_sampler.arms[1]].config.options["solver"] == "heun"
     rates = {"model_options": [{"learning_rate": 0.1}, {"learning_rate": 0.2}]}
     assert len(load_profile(written(tmp_path, with_arms(rates, model="edm"))).runs) == 4
 
@@ -223,8 +241,8 @@ def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_a
 
 def test_a_profile_that_is_not_there_names_those_that_are():
     there = (
-        "cpu, digits_controls, digits_edm, digits_families, digits_long, digits_otcfm, fashion, fashion14, "
-        "fashion_cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
+        "cpu, digits_ablations, digits_controls, digits_edm, digits_families, digits_long, digits_otcfm, fashion, "
+        "fashion14, fashion_cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
     )
     with pytest.raises(ConfigError, match=rf"no profile 'quik'; .* there are: {there}; did you mean 'quick'\?$"):
         load_profile(ROOT / "profiles" / "quik.yml")

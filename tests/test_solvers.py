@@ -8,10 +8,12 @@ import pytest
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler
 
+from iterative_retraining import TrainingSet, build_model, resolve_options
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.gain import evaluations, gaussian_field
+from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.models.solvers import SOLVERS, Field, karras_levels
 
 MEANS, SHARES, STD = torch.tensor([-1.0, 0.4]).double(), torch.tensor([0.3, 0.7]).double(), 0.3
@@ -148,3 +150,25 @@ def test_the_start_has_the_variance_of_noise_and_data():
 )  # fmt: skip
 def test_evaluations(process, count):
     assert evaluations(process) == count
+
+
+@pytest.mark.parametrize(
+    ("model", "changed"),
+    [
+        (
+            "edm",
+            {"solver": "heun", "n_steps": 5, "rho": 5.0, "sigma_min": 0.1, "sigma_max": 9.0, "tolerance": 0.1},
+        ),
+        ("flow_matching", {"solver": "rk4", "spacing": "time", "n_steps": 4, "rho": 5.0, "sigma_max": 20.0}),
+        ("ddpm", {"solver": "ddim", "spacing": "uniform", "n_steps": 7, "clip": False, "sampling_batch_size": 50}),
+    ],
+)
+def test_options_of_the_sampler_do_not_touch_training(model, changed, digits):
+    assert set(changed) <= set(SAMPLER_OPTIONS)
+    states = []
+    for own in ({}, changed):
+        options = resolve_options(model, "digits", {"channels": 4, "attention_resolutions": []} | own)
+        fitted = build_model(model, digits.shape[1:], options, n_images_initial=256)
+        states.append(fitted.fit(TrainingSet.of(digits), seed=1).state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all((states[0][name] == states[1][name]).all() for name in states[0])

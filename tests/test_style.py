@@ -97,7 +97,7 @@ def test_curves_of_runs_have_the_registrys_look_and_the_floor_its_n(runs):
     floor = {"fid": [1.0, 2.0], "n_images": 9}
     figure = plots.quality_curves(table, floor, ["fid"])
     found = {line.get_label(): line for line in figure.axes[0].lines if not line.get_label().startswith("_")}
-    assert set(found) == {"real vs real, n = 9", *(arm.label for arm, _ in arms(table))}
+    assert set(found) == {f"real vs real, n = {table.n_real.max()}", *(arm.label for arm, _ in arms(table))}
     for scheme, lam in (("fully_synthetic", None), ("mix", 0.0), ("mix", 1.0)):
         style = arm_style(scheme, lam)
         line = found[style["label"]]

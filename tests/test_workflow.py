@@ -43,7 +43,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return run("-m", "snakemake", *arguments, "--cores", "2", cwd=folder)
 
 
-@pytest.mark.parametrize("script", ["execute.py", "check_book.py", "plan.py", "on_gpu.py"])
+@pytest.mark.parametrize("script", ["execute.py", "check_book.py", "plan.py", "on_gpu.py", "times.py"])
 def test_every_script_helps(tmp_path, script):
     assert run(str(ROOT / "workflow" / script), "--help", cwd=tmp_path).returncode == 0
     done = run(str(ROOT / "workflow" / script), cwd=tmp_path)

@@ -1,9 +1,12 @@
 """What is left of a profile, and what that costs, before anything starts: runs, images, samples, hours, disk.
 
     python workflow/plan.py cpu
+    python workflow/plan.py paper/edm-cifar10 --device a100
+    python workflow/plan.py paper/edm-cifar10 --check
     python workflow/plan.py profiles/mine.yml --gpus 3 --images-per-second 9000 --samples-per-second 150
 
-Times come from throughputs: those that ledgers of the same data set, model and options measured, or those given here.
+Times come from throughputs: those that ledgers of the same data set, model and options measured, those given here, or
+for a named card those of a table. Neither data nor weights have to be there; --check says what is missing here.
 """
 
 import argparse
@@ -12,19 +15,22 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS
-from iterative_retraining.errors import ConfigError, DataError, UserError
+from iterative_retraining.errors import ConfigError, UserError
 from iterative_retraining.models import build_model
 from iterative_retraining.retrain import N_PREVIEW
+from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.reading import read_ledger
 from iterative_retraining.schemes import set_size
 
+from cards import CARDS, Card, find_card, tabled_speed
+from check import check
 from profiles import PlannedRun, Profile, load_profile
 from speeds import Kind, NotMeasuredError, Speed, measured_speeds, n_drawn
 
@@ -60,10 +66,10 @@ def work_left(profile: Profile, root: Path) -> list[Work]:
 def _work(run: PlannedRun, n_complete: int) -> Work:
     """What is left of ``run`` after ``n_complete`` generations. Raises ConfigError for options that no model takes."""
     config, n_retrain = run.config, run.parameters["n_retrain"]
+    data, n = DATASETS[config.dataset], config.n_real or DATASETS[config.dataset].counts["train"]
     try:
-        (n, *item), n_bytes = _real(config.dataset, run.parameters.get("data_dir", ""))
-        state = _state_bytes(config.model, tuple(item), json.dumps(config.identity()["options"]))
-    except (DataError, ValueError, TypeError) as error:
+        state = _state_bytes(config.model, tuple(data.shape), json.dumps(config.identity()["options"]))
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{run.run_id}: {error}") from error
     scheme, left = config.built_scheme, range(n_complete, n_retrain + 1)
     drawn, history = n_drawn(n, scheme), scheme.history_length or math.inf
@@ -76,7 +82,7 @@ def _work(run: PlannedRun, n_complete: int) -> Work:
         generations=len(left),
         images=sum(_images_of_fit(config, t, n) for t in left),
         samples=len(left) * drawn,
-        disk=len(weights) * state + kept * (n_bytes // n),
+        disk=len(weights) * state + kept * math.prod(data.shape),
     )
 
 
@@ -88,13 +94,6 @@ def _images_of_fit(config: RunConfig, generation: int, n: int) -> int:
         return set_size(config.built_scheme, n, generation)
     from_scratch = generation == 0 or not config.options["warm_start"]
     return config.n_images_initial if from_scratch else config.n_images_per_retraining
-
-
-@cache
-def _real(dataset: str, data_dir: str) -> tuple[tuple[int, ...], int]:
-    """Shape (N, H, W, C) and bytes of the real data."""
-    images, _ = DATASETS[dataset].load("train", data_dir or None)
-    return images.shape, images.nbytes
 
 
 @cache
@@ -194,27 +193,55 @@ def main(arguments: Sequence[str]) -> str:
     parser.add_argument("--samples-per-second", type=_positive(float), metavar="Y", help="sampling, of every model")
     parser.add_argument("--metrics-seconds", type=_positive(float), metavar="Z", help="of a generation")
     parser.add_argument("--results", type=Path, nargs="+", metavar="DIR", help="folders of runs: results runs/*")
-    parser.add_argument("--device", default="", metavar="TEXT", help="only runs on devices with this in their name")
+    cards = f"a card of the table ({', '.join(CARDS)}), or runs on devices with this in their name alone"
+    parser.add_argument("--device", default="", metavar="NAME", help=cards)
+    parser.add_argument("--check", action="store_true", help="what is missing here: files, disk, memory, driver")
     given = parser.parse_args(arguments)
     if (given.images_per_second is None) != (given.samples_per_second is None):
         parser.error("--images-per-second and --samples-per-second belong together")
     is_file = given.profile.endswith((".yml", ".yaml"))
-    profile = load_profile(given.profile if is_file else Path("profiles") / f"{given.profile}.yml")
+    path = given.profile if is_file else Path("profiles") / f"{given.profile}.yml"
+    profile = load_profile(path, identity=there_or_not)
     left = work_left(profile, Path("runs") / profile.name)
+    if given.check:
+        return check(profile, sum(work.disk for work in left), given.device)
     kinds = list(dict.fromkeys(work.kind for work in left))
     if given.images_per_second is None:
-        folders = given.results or [Path("results"), *sorted(p for p in Path("runs").glob("*") if p.is_dir())]
-        try:
-            speeds = measured_speeds(kinds, folders, given.device, given.metrics_seconds)
-        except NotMeasuredError as error:
-            if given.results or given.device:  # asked for by name
-                raise
-            speeds = str(error)
+        speeds = _known_speeds(kinds, given)
     else:
         source = "given" if given.metrics_seconds else "given; metrics not counted, --metrics-seconds adds them"
         speed = Speed(given.images_per_second, given.samples_per_second, given.metrics_seconds or 0.0, source)
         speeds = dict.fromkeys(kinds, speed)
     return report(profile, left, speeds, given.gpus)
+
+
+def there_or_not(init: str) -> str:
+    """What names the weights of a run, see `init_identity`; where nothing is there yet, words that say so. Such a run
+    has another id than it will have, and is planned whole."""
+    return init_identity(init) if Path(init).exists() else f"{Path(init).name} is not there"
+
+
+def _known_speeds(kinds: Iterable[Kind], given: argparse.Namespace) -> Mapping[Kind, Speed] | str:
+    """Measured speeds, or for a named card those of the table where none are; the reason why if there are neither."""
+    folders = given.results or [Path("results"), *sorted(p for p in Path("runs").glob("*") if p.is_dir())]
+    card = find_card(given.device)
+    if card is not None:
+        return {kind: _measured_or_tabled(kind, folders, given, card) for kind in kinds}
+    try:
+        return measured_speeds(kinds, folders, given.device, given.metrics_seconds)
+    except NotMeasuredError as error:
+        if given.device:
+            raise NotMeasuredError(f"{error}. Cards of the table: {', '.join(CARDS)}") from error
+        if given.results:  # asked for by name
+            raise
+        return str(error)
+
+
+def _measured_or_tabled(kind: Kind, folders: Sequence[Path], given: argparse.Namespace, card: Card) -> Speed:
+    try:
+        return measured_speeds([kind], folders, given.device, given.metrics_seconds)[kind]
+    except NotMeasuredError:
+        return tabled_speed(kind, card)
 
 
 def _positive(number: type) -> type:

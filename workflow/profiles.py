@@ -4,8 +4,8 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ import yaml
 from iterative_retraining.config import RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.metrics.features import AUTO, FEATURES
+from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.parameters import load_yaml
 from iterative_retraining.runs.origin import init_identity
 
@@ -25,27 +26,28 @@ BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", "checkp
 RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
 RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
-NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining")  # arms that differ in these alone share one theta_0
+NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining", "latents")  # arms that differ in these alone share one theta_0
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """A run of a sweep: its id, the parameters of its notebook, and the id of the run that trains its theta_0, if one
-    does; a run whose parameter ``init`` is a file or a run directory starts from that."""
+    does; a run whose parameter ``init`` is a file or a run directory starts from that. ``start`` is what names what it
+    starts from, whichever it is, "" if it trains its theta_0."""
 
     run_id: str
     parameters: Mapping[str, Any]
     init: str | None = None
+    start: str = ""
 
     @property
     def config(self) -> RunConfig:
         """The configuration that the notebook makes of the parameters."""
         of_config = {key: value for key, value in self.parameters.items() if key not in BESIDE_CONFIG}
-        options, given = self.parameters.get("model_options", {}), self.parameters.get("init")
-        init = f"{self.init}@0" if self.init else _identity(given) if given else ""
-        return RunConfig(**of_config, options=options, init=init)
+        return RunConfig(**of_config, options=self.parameters.get("model_options", {}), init=self.start)
 
 
+Identity = Callable[[str], str]  # of the parameter ``init``: what names the weights there
 _identity = cache(init_identity)  # a file of weights is read whole once, whatever the number of its arms
 
 
@@ -66,8 +68,11 @@ class Profile:
         return [run.run_id for run in self.runs.values() if run.init or run.parameters.get("init")]
 
 
-def load_profile(path: str | Path) -> Profile:
-    """Reads and checks a profile. Raises ConfigError that names file, line and key, before anything runs."""
+def load_profile(path: str | Path, *, identity: Identity = _identity) -> Profile:
+    """Reads and checks a profile. Raises ConfigError that names file, line and key, before anything runs.
+
+    identity: what names the weights that runs start from; a planner can do without the files.
+    """
     path = Path(path)
     if not path.is_file():
         found = [*path.parent.glob("*.yml"), *path.parent.glob("*/*.yml")]
@@ -77,7 +82,7 @@ def load_profile(path: str | Path) -> Profile:
         raise ConfigError(
             f"there is no profile {path.stem!r}; in {path.parent} there are: {', '.join(others) or 'none'}{hint}"
         )
-    file = _File.read(path)
+    file = replace(_File.read(path), identity=identity)
     text = file.mapping((), "key", KEYS, optional=False)
     for key in ("description", "seeds", "arms"):
         if key not in text:
@@ -98,6 +103,7 @@ class _File:
     path: Path
     values: Any
     lines: Mapping[tuple, int]
+    identity: Identity = _identity
 
     @classmethod
     def read(cls, path: Path) -> "_File":
@@ -211,8 +217,8 @@ def _arms(file: _File) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _runs(file: _File) -> dict[str, PlannedRun]:
-    """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it. An arm with
-    ``init`` has its theta_0."""
+    """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it, as those do
+    that differ in their sampler alone. An arm with ``init`` has its theta_0."""
     base = file.mapping(("run",), "key of 'run'", RUN_KEYS)
     seeds, arms, runs, numbers = _seeds(file), list(_arms(file)), {}, {}
     for k, seed in enumerate(seeds):
@@ -220,6 +226,9 @@ def _runs(file: _File) -> dict[str, PlannedRun]:
             parameters, start = {**base, **arm, "seed": seed}, None
             if not parameters.get("init"):
                 initial = {key: value for key, value in arm.items() if key not in NOT_OF_THETA_0}
+                if isinstance(options := initial.get("model_options"), dict):
+                    trained = {name: value for name, value in options.items() if name not in SAMPLER_OPTIONS}
+                    initial["model_options"] = trained
                 theta_0 = _planned(file, {**base, **initial, **THETA_0, "seed": seed}, None, i, k)
                 start = runs.setdefault(theta_0.run_id, theta_0).run_id
             run = _planned(file, parameters, start, i, k)
@@ -234,7 +243,9 @@ def _planned(file: _File, parameters: dict[str, Any], init: str | None, arm: int
     """A run, checked; what is wrong is refused at the line of its key in the arm, in 'run' or among the seeds."""
     try:
         _check_beside_config(parameters)
-        run_id = PlannedRun("", parameters, init).config.run_id
+        given = parameters.get("init")
+        start = f"{init}@0" if init else file.identity(given) if given else ""
+        run_id = PlannedRun("", parameters, init, start).config.run_id
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         message = str(error)
         option = re.match(r"unknown option '(.*?)'", message)
@@ -246,7 +257,7 @@ def _planned(file: _File, parameters: dict[str, Any], init: str | None, arm: int
         if key not in file.at(("arms", arm)) and key in (file.at(("run",)) or {}):
             file.refuse(message, "run", key, *inside)
         file.refuse(message, "arms", arm, key, *inside)
-    return PlannedRun(run_id, parameters, init)
+    return PlannedRun(run_id, parameters, init, start)
 
 
 def _check_beside_config(parameters: Mapping[str, Any]) -> None:

@@ -87,7 +87,9 @@ def measured_speeds(
     Raises NotMeasuredError if something was not measured on a device whose name has ``device`` in it, ConfigError if it
     was on several.
     """
-    found = [one for path in _run_directories(folders) for one in _measured(path) if device in one.device]
+    found = [
+        one for path in _run_directories(folders) for one in _measured(path) if device.lower() in one.device.lower()
+    ]
     speeds, missing = {}, []
     for kind in dict.fromkeys(kinds):
         of_kind = [m for m in found if _equally_fast(m.kind, kind)]
@@ -110,7 +112,8 @@ def measured_speeds(
         on = f" on a device with {device!r} in its name" if device else ""
         raise NotMeasuredError(
             f"no ledger in {where} measured{on}: {'; '.join(dict.fromkeys(missing))}. Give --images-per-second and "
-            "--samples-per-second (and --metrics-seconds), or run a short profile of it first"
+            "--samples-per-second (and --metrics-seconds), a card of the table by --device, such as a100, or run a "
+            "short profile of it first"
         )
     return speeds
 
@@ -154,7 +157,7 @@ def _source(measured: Sequence[_Measured]) -> str:
     runs = list(dict.fromkeys(m.run for m in measured))
     others = f" and {len(runs) - N_NAMED} other runs" if len(runs) > N_NAMED else ""
     n_generations = sum(m.generations for m in measured)
-    return f"{n_generations} generations on {measured[0].device}: {', '.join(runs[:N_NAMED])}{others}"
+    return f"measured: {n_generations} generations on {measured[0].device}: {', '.join(runs[:N_NAMED])}{others}"
 
 
 def _refuse_several(measured: Sequence[_Measured]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from iterative_retraining.datasets import DATASETS
+from iterative_retraining.devices import why_no_gpu
 from iterative_retraining.errors import ConfigError, find, refuse_unknown, shown
 from iterative_retraining.interfaces import Dataset, ModelFamily, Scheme
 from iterative_retraining.models import MODELS, resolve_options
@@ -157,7 +158,7 @@ def check_device(device: str) -> str:
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
         raise ConfigError(f"unknown device {shown(device)}; allowed: auto, cpu, cuda, cuda:N")
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() and not why_no_gpu() else "cpu"
     kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError(

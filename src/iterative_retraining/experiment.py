@@ -170,10 +170,10 @@ def _new_model(
 
 
 def _load_images(config: RunConfig, data_dir: str | Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The real images of a run, and the held-out ones if its data set has some. Raises DataError."""
+    """The real images of a run, and the held-out ones if its data set, and these files, have some. Raises DataError."""
     real, _ = config.data.load("train", data_dir)
-    test = config.data.load("test", data_dir)[0] if "test" in config.data.counts else None
-    return real[: config.n_real or None], test
+    test = config.data.load("test", data_dir)[0] if "test" in config.data.counts else ()
+    return real[: config.n_real or None], test if len(test) else None
 
 
 def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) -> Mapping[str, np.ndarray]:

@@ -128,7 +128,10 @@ class Dataset(Protocol):
     """The feature space that ``features = "auto"`` stands for."""
 
     def load(self, split: str, data_dir: str | Path | None) -> tuple[np.ndarray, np.ndarray]:
-        """Images, uint8 (N, H, W, C), and labels, int64 (N,). Raises DataError for missing or damaged files."""
+        """Images, uint8 (N, H, W, C), and labels, int64 (N,); N = 0 where files are read that hold no "test" images.
+
+        Raises DataError for missing or damaged files.
+        """
 
     def options(self, model: str, network: str) -> Mapping[str, Any]:
         """What it changes in the default options of a model; names that the model does not have are passed over."""

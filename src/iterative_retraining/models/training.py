@@ -200,7 +200,7 @@ class NetworkModel:
         self.net.eval()
         rng, total = torch.Generator().manual_seed(seed), 0.0
         for batch in np.array_split(images, range(0, len(images), self.config.sampling_batch_size)[1:]):
-            x = to_unit(torch.from_numpy(batch).to(self.device)).permute(0, 3, 1, 2)
+            x = to_unit(torch.from_numpy(np.array(batch)).to(self.device)).permute(0, 3, 1, 2)
             for _ in range(n_noises):
                 level_noise = torch.randn(len(x), generator=rng).to(self.device)
                 noise = torch.empty(x.shape).normal_(generator=rng).to(self.device)

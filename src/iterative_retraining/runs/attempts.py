@@ -95,6 +95,12 @@ def resume_note(path: Path) -> str:
     return f"not the same bits as an undisturbed run: it goes on under another {', another '.join(differing)}"
 
 
+def last_hardware(path: Path) -> dict[str, Any]:
+    """The hardware of the last attempt at a run; {} before the first."""
+    attempts = read_manifest(path)["attempts"]
+    return attempts[-1]["hardware"] if attempts else {}
+
+
 def _rounding(attempt: Mapping[str, Any]) -> dict[str, Any]:
     """What decides how sums are rounded."""
     versions = {name: attempt["packages"].get(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}

@@ -9,9 +9,10 @@ from typing import Self
 
 from tqdm import tqdm
 
+from iterative_retraining.devices import why_no_gpu
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.retrain import GenerationRecord
-from iterative_retraining.runs.attempts import resume_note
+from iterative_retraining.runs.attempts import last_hardware, resume_note
 from iterative_retraining.runs.directory import Run
 from iterative_retraining.runs.shared_runs import SharedRun
 
@@ -35,7 +36,12 @@ def opening_lines(run: Run | SharedRun, n_retrain: int) -> str:
     ]
     n = run.config.n_real or run.config.data.counts["train"]
     resumed = resume_note(run.path) if len(run.rows) <= n_retrain else ""
-    return "\n".join([*lines, *(f"note: {note}" for note in (run.config.built_scheme.notice(n), resumed) if note)])
+    hardware = {} if len(run.rows) > n_retrain else last_hardware(run.path)
+    if hardware:
+        lines.append(f"device {hardware['device']}: {hardware['name']}, {hardware['threads']} thread(s)")
+    no_gpu = why_no_gpu() if hardware.get("device") == "cpu" else ""
+    notes = (run.config.built_scheme.notice(n), resumed, no_gpu)
+    return "\n".join([*lines, *(f"note: {note}" for note in notes if note)])
 
 
 class ProgressDisplay:

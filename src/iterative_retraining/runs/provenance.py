@@ -4,7 +4,9 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,11 @@ def hardware(device: str) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
     here = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     return {"device": device, "name": name, **here, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def this_machine(device: str = "cpu") -> dict[str, Any]:
@@ -110,10 +117,11 @@ def sources_here(manifest: Mapping[str, Any]) -> list[Pair]:
 
 def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None:
     """Completes the last attempt in the manifest: how it ended ("complete", "stopped" or "failed"), the message of what
-    ended it, and its wall time. An attempt that was killed has none of these."""
+    ended it, the most memory that its process has held so far, and its wall time. An attempt that was killed has none
+    of these."""
     manifest = read_manifest(run.path)
     ending = {"ended": _now(), "outcome": outcome, "message": message, "seconds": seconds}
-    manifest["attempts"][-1] |= ending | {"last_generation": len(run.rows) - 1}
+    manifest["attempts"][-1] |= ending | {"last_generation": len(run.rows) - 1, "peak_memory_bytes": peak_memory()}
     write_json(run.path / "manifest.json", sealed(manifest))
 
 

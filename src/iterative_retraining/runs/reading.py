@@ -70,6 +70,7 @@ ATTEMPT = _object(
     first_generation=COUNT,
     last_generation={"type": "integer", "minimum": -1},
     keep_every=COUNT,
+    peak_memory_bytes=COUNT,
     seconds=SECONDS,
 )
 ATTEMPT["dependentRequired"] = {"outcome": ["message", "ended"]}

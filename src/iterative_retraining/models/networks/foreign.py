@@ -70,7 +70,7 @@ class ADMConfig:
             model_channels=self.channels,
             channel_mult=self.multipliers,
             num_res_blocks=self.blocks_per_level,
-            attention_resolutions=[2**level for level in _attended(self)],  # as factors of the size
+            attention_resolutions=[2**level for level in attended_levels(self)],  # as factors of the size
             dropout=self.dropout,
             num_head_channels=self.head_channels or -1,
         )
@@ -112,7 +112,7 @@ class DiffusersUNetConfig:
 
     def arguments(self) -> dict[str, Any]:
         """What `UNet2DModel` is built with."""
-        attended = _attended(self)
+        attended = attended_levels(self)
         kinds = ["Attn" if level in attended else "" for level in range(len(self.multipliers))]
         return {
             "sample_size": self.resolution,
@@ -147,7 +147,7 @@ def require(package: str, extra: str) -> None:
         )
 
 
-def _attended(config: ADMConfig | DiffusersUNetConfig) -> list[int]:
+def attended_levels(config: ADMConfig | DiffusersUNetConfig) -> list[int]:
     """The levels with attention."""
     levels = range(len(config.multipliers))
     return [level for level in levels if config.resolution >> level in config.attention_resolutions]
@@ -164,7 +164,7 @@ def _check_heads(config: ADMConfig | DiffusersUNetConfig) -> None:
     size = config.head_channels
     if size < 0:
         raise ValueError(f"head_channels = {size} is not allowed: it counts channels, or is 0 for one head")
-    for level in {*_attended(config), len(config.multipliers) - 1} if size else ():
+    for level in {*attended_levels(config), len(config.multipliers) - 1} if size else ():
         width = config.channels * config.multipliers[level]
         if width % size:
             raise ValueError(

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.networks.foreign import DiffusersUNetConfig, require
-from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, read_torch
+from iterative_retraining.models.pretrained.own import read_safetensors
+from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, plain_names, read_torch
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # What older versions of diffusers called the layers of attention.
@@ -53,16 +51,10 @@ def load_ddpm(path: str | Path) -> PretrainedDDPM:
 
 def _tensors(file: Path) -> Any:
     """Tensors by the names that diffusers gives them today."""
-    if file.suffix == ".bin":
-        tensors = read_torch(file)
-    else:
-        try:
-            tensors = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise PretrainedError(f"{file} is damaged: {error}") from error
+    tensors = read_torch(file) if file.suffix == ".bin" else read_safetensors(file)
     if not isinstance(tensors, Mapping):
         return tensors
-    return {_renamed(str(name)): tensor for name, tensor in tensors.items()}
+    return {_renamed(name): tensor for name, tensor in plain_names(tensors).items()}
 
 
 def _renamed(name: str) -> str:
@@ -89,6 +81,9 @@ def _network(config: Mapping[str, Any]) -> DiffusersUNetConfig:
     name = config.get("_class_name")
     if name != "UNet2DModel":
         raise PretrainedError(f"it holds a {name}; only UNet2DModel can be read")
+    if config.get("num_class_embeds") or config.get("class_embed_type"):
+        classes = f"num_class_embeds = {config.get('num_class_embeds')!r}"
+        raise PretrainedError(f"it is a class-conditional network ({classes}); wanted is one without classes")
     parameters = inspect.signature(UNet2DModel.__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     given = defaults | {key: value for key, value in config.items() if not key.startswith("_")}

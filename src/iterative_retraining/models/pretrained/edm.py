@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from iterative_retraining.errors import PretrainedError
+from iterative_retraining.file_kinds import seems_to_be
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
-from iterative_retraining.models.pretrained.record import Pretrained, named_arrays
+from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, where_from
 
 
 class PretrainedEDM(Pretrained):
@@ -91,7 +92,9 @@ def load_edm_pickle(path: str | Path, key: str = "ema") -> PretrainedEDM:
     """
     path = Path(path)
     if not path.is_file():
-        raise PretrainedError(f"{path} is not there; book/reproduce.md says where the published weights are")
+        raise PretrainedError(
+            f"{path} is not there; book/reproduce.md says where the published weights are{where_from(path)}"
+        )
     try:
         with path.open("rb") as file:
             content = _Unpickler(file).load()
@@ -99,7 +102,10 @@ def load_edm_pickle(path: str | Path, key: str = "ema") -> PretrainedEDM:
         raise PretrainedError(f"{path} is refused: {error}") from error
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, TypeError,
             AttributeError, IndexError) as error:  # fmt: skip
-        raise PretrainedError(f"{path} is damaged, or no pickle of an EDM network: {error!r}") from error
+        raise PretrainedError(
+            f"{path} is damaged, or no pickle of an EDM network ({type(error).__name__}): it seems to be "
+            f"{seems_to_be(path)}{where_from(path)}"
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get(key), _Plain):
         held = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
         raise PretrainedError(f"{path} holds no network under the key {key!r}, but: {held}")
@@ -122,9 +128,13 @@ def _edm(top: _Plain) -> PretrainedEDM:
 
 def _network_config(state: Mapping[str, Any], given: Mapping[str, Any]) -> UNetConfig:
     """Our configuration of an EDMPrecond; defaults as those of the published code. Raises PretrainedError."""
+    if state["label_dim"]:
+        raise PretrainedError(
+            f"it is a class-conditional network (label_dim = {state['label_dim']!r}); wanted is one without classes, "
+            "whose published file has uncond in its name"
+        )
     needed = {
         "model_type": ("SongUNet", given.get("model_type")),
-        "label_dim": (0, state["label_dim"]),
         "embedding_type": ("positional", given.get("embedding_type", "positional")),
         "encoder_type": ("standard", given.get("encoder_type", "standard")),
         "decoder_type": ("standard", given.get("decoder_type", "standard")),
@@ -133,7 +143,7 @@ def _network_config(state: Mapping[str, Any], given: Mapping[str, Any]) -> UNetC
     }
     for name, (allowed, value) in needed.items():
         if value != allowed:
-            raise PretrainedError(f"{name} = {value!r} is not DDPM++ without classes, which has {allowed!r}")
+            raise PretrainedError(f"{name} = {value!r} is not DDPM++, which has {allowed!r}{_ncsnpp(given)}")
     return UNetConfig(
         resolution=int(state["img_resolution"]),
         colours=int(state["img_channels"]),
@@ -143,6 +153,12 @@ def _network_config(state: Mapping[str, Any], given: Mapping[str, Any]) -> UNetC
         attention_resolutions=tuple(given.get("attn_resolutions", (16,))),
         dropout=float(given.get("dropout", 0.10)),
         augment_labels=int(given.get("augment_dim", 0)),
+    )
+
+
+def _ncsnpp(given: Mapping[str, Any]) -> str:
+    return (
+        ": it seems to be NCSN++; take the file with vp in its name" if given.get("encoder_type") == "residual" else ""
     )
 
 

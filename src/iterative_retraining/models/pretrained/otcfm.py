@@ -10,7 +10,13 @@ import torch
 from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models.flow_matching import FlowMatching
 from iterative_retraining.models.networks.foreign import ADMConfig
-from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, read_torch
+from iterative_retraining.models.pretrained.record import (
+    Pretrained,
+    adam_moments,
+    named_arrays,
+    plain_names,
+    read_torch,
+)
 
 
 class PretrainedOTCFM(Pretrained):
@@ -29,8 +35,15 @@ def load_otcfm_checkpoint(
     the file holds them, the raw weights and Adam's moments are read too.
     Raises PretrainedError if the file is missing, damaged, asks for more than tensors, or holds another network.
     """
-    path, network = Path(path), network or ADMConfig()
-    content = read_torch(path)
+    path = Path(path)
+    return otcfm_network(path, read_torch(path), key, network)
+
+
+def otcfm_network(
+    path: Path, content: Any, key: str = "ema_model", network: ADMConfig | None = None
+) -> PretrainedOTCFM:
+    """See `load_otcfm_checkpoint`: the network in what torch has read at ``path``."""
+    network = network or ADMConfig()
     if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
         held = ", ".join(map(repr, content)) if isinstance(content, Mapping) else type(content).__name__
         raise PretrainedError(f"{path} holds no network under the key {key!r}, but: {held}")
@@ -42,8 +55,9 @@ def load_otcfm_checkpoint(
 
 
 def _weights(tensors: Mapping[str, Any], network: ADMConfig) -> dict[str, np.ndarray]:
-    named = {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return named_arrays(named, network, "inner.")
+    if "label_emb.weight" in plain_names(tensors):
+        raise PretrainedError("it is a class-conditional network; wanted is one without classes")
+    return named_arrays(tensors, network, "inner.")
 
 
 def _training(content: Mapping[str, Any], network: ADMConfig) -> dict[str, np.ndarray]:
@@ -55,12 +69,4 @@ def _training(content: Mapping[str, Any], network: ADMConfig) -> dict[str, np.nd
         return found
     with torch.device("meta"):
         names = [name for name, _ in network.build().named_parameters()]
-    try:
-        adam = content["optim"]["state"]
-        for kind in ("exp_avg", "exp_avg_sq") if adam else ():
-            tensors = {name: adam[k][kind] for k, name in enumerate(names)}
-            found |= {f"{kind}/{name}": array for name, array in named_arrays(tensors, network).items()}
-            found["adam_steps"] = np.array(float(adam[0]["step"]))
-    except (LookupError, TypeError, ValueError, AttributeError, PretrainedError) as error:
-        raise PretrainedError(f"the moments under 'optim' are not Adam's of this network: {error!r}") from error
-    return found
+    return found | adam_moments(content["optim"], names, lambda tensors: named_arrays(tensors, network))

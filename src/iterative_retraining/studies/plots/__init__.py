@@ -17,12 +17,14 @@ from iterative_retraining.studies.plots.metrics import bias_in_n, metrics_agains
 from iterative_retraining.studies.plots.plane import density_panels, lines_by_arm
 from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
 from iterative_retraining.studies.plots.runs import (
+    ages_panels,
     family_curves,
     image_rows,
     mosaic,
     preview_rows,
     quality_curves,
     sample_grid,
+    sampler_curves,
 )
 from iterative_retraining.studies.plots.showing import show_with_numbers
 from iterative_retraining.studies.plots.slider import frames_slider
@@ -40,6 +42,7 @@ show_with_numbers()
 
 __all__ = [
     "FLOOR_COLOUR",
+    "ages_panels",
     "arm_style",
     "attempts_by_run",
     "bias_in_n",
@@ -59,6 +62,7 @@ __all__ = [
     "rate_panels",
     "reach_by_budget",
     "sample_grid",
+    "sampler_curves",
     "seconds_by_stage",
     "shares_collapsed",
     "show_with_numbers",

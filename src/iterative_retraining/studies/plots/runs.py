@@ -10,8 +10,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import FLOOR_COLOUR, style_of
+from iterative_retraining.studies.plots.style import FLOOR_COLOUR, PALETTE, style_of
 from iterative_retraining.studies.report.arms import arms
+from iterative_retraining.studies.report.floors import band, n_of
 from iterative_retraining.studies.report.labels import label_of
 
 
@@ -20,7 +21,7 @@ def quality_curves(
 ) -> Figure:
     """Each metric against the number of retrainings, one curve an arm: the mean over seeds, the band their range.
 
-    The grey band is the real-vs-real floor: mean and 2.5 to 97.5 % of random halvings.
+    The grey band is the real-vs-real floor at the arms' own number of images, see `report.floors.band`.
     """
     return family_curves({"": runs}, floor, metrics)
 
@@ -34,26 +35,85 @@ def family_curves(by_family: Mapping[str, pd.DataFrame], floor: Mapping[str, Any
         for axis, metric in zip(axis_row, metrics, strict=True):
             _curves(axis, runs, floor, metric)
         axis_row[0].set_ylabel(f"{family}\n{axis_row[0].get_ylabel()}".strip())
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:  # one family may have arms that another has not, one value a floor
+        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles)), frameon=False
+    )
     return figure
 
 
 def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: str) -> None:
-    low, high = np.quantile(floor[metric], [0.025, 0.975])
-    axis.axhspan(low, high, color=FLOOR_COLOUR, zorder=0)
-    axis.axhline(
-        float(np.mean(floor[metric])),
-        color="0.5",
-        linewidth=0.8,
-        zorder=1,
-        label=f"real vs real, n = {floor['n_images']}",
-    )
-    for arm, table in arms(runs):
+    chance = band(floor, metric, n_of(runs))
+    if chance is not None:
+        axis.axhspan(chance.low, chance.high, color=FLOOR_COLOUR, zorder=0)
+        axis.axhline(chance.mean, color="0.5", linewidth=0.8, zorder=1, label=f"real vs real, n = {n_of(runs)}")
+    measured = runs.dropna(subset=[metric]) if metric in runs else runs[:0]
+    if not len(measured):
+        axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes)
+    for arm, table in arms(measured):
         look = {"errorbar": ("pi", 100), "markersize": 4, "markeredgewidth": 0, **style_of(arm)}
         sns.lineplot(table, x="generation", y=metric, ax=axis, **look)
     axis.set(xlabel="retrainings", ylabel=label_of(metric))
-    axis.legend().remove()
+    if axis.get_legend():
+        axis.get_legend().remove()
+
+
+def sampler_curves(
+    groups: Mapping[str, Sequence[tuple[str, pd.DataFrame]]],
+    floor: Mapping[str, Any],
+    metrics: Sequence[str] = ("pixel_variance", "fid", "precision"),
+) -> Figure:
+    """Metrics against retrainings: a row a group, and in it a curve for each labelled table, mean and range of seeds.
+
+    The fully synthetic arms are told apart by their line, other arms look as everywhere.
+    """
+    shape = (max(1, len(groups)), len(metrics))
+    figure, axes = plt.subplots(*shape, figsize=(2.9 * shape[1], 2.6 * shape[0] + 0.5), squeeze=False, sharex=True)
+    figure.set_layout_engine("constrained")
+    for axis_row, (name, curves) in zip(axes, groups.items(), strict=False):
+        for axis, metric in zip(axis_row, metrics, strict=True):
+            chance = band(floor, metric, n_of(curves[0][1]))
+            if chance is not None:
+                axis.axhspan(chance.low, chance.high, color=FLOOR_COLOUR, zorder=0)
+            lines = iter(("--", ":", "-."))
+            for label, table in curves:
+                ((arm, _),) = arms(table)
+                look = {**style_of(arm), "label": label}
+                if arm.name == "fully_synthetic":
+                    look |= {"linestyle": next(lines)}
+                if metric in table and table[metric].notna().all():
+                    sns.lineplot(table, x="generation", y=metric, ax=axis, errorbar=("pi", 100), markersize=4, **look)
+            axis.set(xlabel="retrainings", ylabel=label_of(metric))
+            if axis.get_legend():
+                axis.get_legend().remove()
+        axis_row[0].set_ylabel(f"{name}\n{axis_row[0].get_ylabel()}")
+        handles, labels = axis_row[0].get_legend_handles_labels()
+        axis_row[-1].legend(handles, labels, fontsize=7, frameon=False)
+    return figure
+
+
+def ages_panels(by_group: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Figure:
+    """Effects of a mix against lam, a panel a metric: as seen, with 95 % intervals, and as their ages predict.
+
+    by_group: label to `report.ages.effects`; groups without effects are passed over.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(2.9 * len(metrics), 2.6), squeeze=False, layout="constrained")
+    for number, (label, table) in enumerate((name, t) for name, t in by_group.items() if len(t)):
+        colour = PALETTE[number]
+        for axis, metric in zip(axes[0], metrics, strict=True):
+            own = table[table.metric == metric]
+            seen = {"color": colour, "linestyle": "none", "marker": "o", "label": f"{label}, seen"}
+            axis.errorbar(own.lam, own.seen, yerr=own.half, capsize=2, **seen)
+            axis.plot(own.lam, own.predicted, color=colour, linestyle="-", label=f"{label}, predicted")
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        axis.axhline(0, color="0.5", linewidth=0.8)
+        axis.set(xlabel="λ", ylabel=f"{label_of(metric)}, less that of λ = 0")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
 
 
 def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[int]) -> Figure:

@@ -22,6 +22,7 @@ from jsonschema.exceptions import best_match
 
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import load_yaml
+from iterative_retraining.runs.results import find_results
 from iterative_retraining.studies.report.comparisons import half_width
 from iterative_retraining.studies.report.findings import (
     FAILS,
@@ -35,6 +36,7 @@ from iterative_retraining.studies.report.findings import (
     Arms,
     Finding,
 )
+from iterative_retraining.studies.theory.ages import aged
 
 _TEXT, _NUMBER = {"type": "string", "minLength": 1}, {"type": "number"}
 _ARM = {"type": "object", "minProperties": 1}
@@ -106,6 +108,11 @@ def read_claims(path: str | Path) -> list[Claim]:
             raise ConfigError(f"{path}, claim {name}: {wrong or 'there is another claim of this id'}")
         seen.add(name)
     return [Claim(**entry) for entry in entries]
+
+
+def find_claims() -> list[Claim]:
+    """The claims of the project: claims.yml beside the published results. Raises FileNotFoundError, ConfigError."""
+    return read_claims(find_results()[0].parents[1] / "claims.yml")
 
 
 def _first_error(entry: Any) -> str:
@@ -200,21 +207,6 @@ def _compared(values: np.ndarray, expect: str, margin: float, name: str, arms: A
     return Finding(verdict, why, tuple(sorted(arms.looked_at)))
 
 
-def age_weights(lam: float, oldest: int) -> np.ndarray:
-    """What generation t = ``oldest`` of the mix is made of, by age k = 0..t: (1/(1+lam)) (lam/(1+lam))^k, and all that
-    is left has the age t, that of theta_0. Age k: learnt by k models after the first from the samples of the last."""
-    share = lam / (1 + lam)
-    weights = (1 - share) * share ** np.arange(oldest + 1)
-    weights[-1] = share**oldest
-    return weights
-
-
-def aged(lam: float, gaps: np.ndarray) -> float:
-    """sum_k w_k(lam, t) gaps[k], the mean over the second half of the generations t, for gaps by age (T + 1,)."""
-    last = len(gaps) - 1
-    return float(np.mean([age_weights(lam, t) @ gaps[: t + 1] for t in range((last + 1) // 2, last + 1)]))
-
-
 def _judge_ages(test: Mapping[str, Any], arms: Arms) -> Finding:
     """effect(lam) = c sum_k w_k(lam, t) (FS(k) - control(k)), c from ``calibrate``, within tolerance of the prediction.
 
@@ -249,6 +241,16 @@ def claims_table(claims: Iterable[Claim], runs: pd.DataFrame) -> str:
         cells = (f"**{claim.id}** {claim.statement}", claim.source, found.verdict, found.why)
         lines.append("| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def verdicts_list(claims: Iterable[Claim], runs: pd.DataFrame, ids: Sequence[str]) -> str:
+    """A Markdown list: of the claims ``ids``, in this order, the verdict, the statement and the numbers behind it.
+
+    Raises KeyError for an id that no claim has.
+    """
+    by_id = {claim.id: claim for claim in claims}
+    judged = [(by_id[name], judge(by_id[name], runs)) for name in ids]
+    return "\n".join(f"- **{found.verdict}**: {claim.statement} *({found.why})*" for claim, found in judged)
 
 
 def contracts_list(claims: Iterable[Claim]) -> str:

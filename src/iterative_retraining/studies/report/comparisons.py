@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from iterative_retraining.studies.report.arms import KEYS, arms, is_control
+from iterative_retraining.studies.report.floors import band, n_of
 from iterative_retraining.studies.report.labels import label_of
 
 SHOWN = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
@@ -86,13 +87,9 @@ def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[st
     for arm, table in arms(final):
         cells = [interval(trend[table.run_id].to_numpy()), *(interval(table[n].to_numpy()) for n in names)]
         lines.append(f"| {arm.label} | {' | '.join(cells)} |")
-    cells = [
-        f"{np.mean(floor[n]):.3f} ({np.quantile(floor[n], 0.025):.3f} to {np.quantile(floor[n], 0.975):.3f})"
-        if n in floor
-        else ""
-        for n in names
-    ]
-    lines.append(f"| real vs real, n = {floor['n_images']} | | {' | '.join(cells)} |")
+    found = [band(floor, name, n_of(runs)) for name in names]
+    cells = ["" if f is None else f"{f.mean:.3f} ({f.low:.3f} to {f.high:.3f})" for f in found]
+    lines.append(f"| real vs real, n = {n_of(runs)} | | {' | '.join(cells)} |")
     n_seeds = final.seed.nunique()
     note = f"mean over {n_seeds} seeds ± 95 % t-interval" if n_seeds > 1 else "one seed, so no interval"
     return "\n".join(lines) + f"\n\nAfter {last} retrainings: {note}; floor: mean (2.5 to 97.5 %)."

@@ -1,5 +1,6 @@
 """The runs that count as evidence for claims, as one table."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +33,27 @@ def read_evidence(results: str | Path) -> pd.DataFrame:
 
     A run that failed is one row, without a generation, whose column ``failed`` says why.
     """
-    tables = []
-    for path in sorted(p.parent for p in Path(results).glob("*/config.json")):
-        if counts(path):
-            tables.append(_with_parameters(path))
-        elif why := failure(path):
-            about = {"run_id": read_config(path)["run_id"], "path": str(path), "generation": np.nan, "failed": why}
-            tables.append(_described(pd.DataFrame([about]), path))
+    tables = [evidence_of(p.parent for p in Path(results).glob("*/config.json"))]
     plane = Path(results) / "plane.csv"
     if plane.is_file():
         tables.append(pd.read_csv(plane))
+    return pd.concat([t for t in tables if len(t)], ignore_index=True) if any(map(len, tables)) else tables[0]
+
+
+def evidence_of(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """The rows of `read_evidence` of these run directories; those that do not count are left out."""
+    tables = []
+    for path in sorted(map(Path, paths)):
+        if counts(path):
+            tables.append(with_parameters(path))
+        elif why := failure(path):
+            about = {"run_id": read_config(path)["run_id"], "path": str(path), "generation": np.nan, "failed": why}
+            tables.append(_described(pd.DataFrame([about]), path))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["dataset", "run_id", "generation"])
 
 
-def _with_parameters(path: Path) -> pd.DataFrame:
+def with_parameters(path: Path) -> pd.DataFrame:
+    """`read_runs` of one run directory, and a column more for each parameter and option, n_retrain and ``started``."""
     return _described(read_runs([path]), path)
 
 

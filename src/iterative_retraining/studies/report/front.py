@@ -14,6 +14,7 @@ from iterative_retraining.studies.report.arms import arms, is_control
 from iterative_retraining.studies.report.chapters import read_families
 from iterative_retraining.studies.report.claims import Claim, judge
 from iterative_retraining.studies.report.findings import FAILS, HOLDS, UNDECIDED, VERDICTS
+from iterative_retraining.studies.report.floors import band, n_of
 
 SHOWN = (("fully_synthetic", None), ("mix", 0.0), ("mix", 1.0))
 # A claim belongs to the first of these groups that its id matches.
@@ -67,11 +68,10 @@ def front_sentence(runs: pd.DataFrame, floor: Mapping[str, Any], metric: str = "
     for arm, table in arms(runs):
         means = table.groupby("generation")[metric].mean()
         parts.append(f"**{arm.label}** from {means.iloc[0]:.2f} to {means.iloc[-1]:.2f}")
-    told = ", ".join(parts)
-    return (
-        f"Over {last} retrainings and {seeds} seed{'s' * (seeds > 1)} the {metric} of the samples has gone: {told}. "
-        f"Real digits against other real digits, n = {floor['n_images']}, have {np.mean(floor[metric]):.2f}."
-    )
+    told, chance = ", ".join(parts), band(floor, metric, n_of(runs))
+    real = f" Real digits against other real digits, n = {n_of(runs)}, have {chance.mean:.2f}." if chance else ""
+    times = f"{last} retrainings and {seeds} seed{'s' * (seeds > 1)}"
+    return f"Over {times} the {metric} of the samples has gone: {told}.{real}"
 
 
 def claim_groups(claims: Sequence[Claim], runs: pd.DataFrame) -> str:
