@@ -52,6 +52,7 @@ def test_a_figure_has_its_code_and_its_numbers_in_a_fold_below_and_its_own_width
     assert drawn.metadata.mystnb.image == {"width": "4px", "alt": "b"}
     assert drawn.metadata.tags == ["remove-input"]
     assert files == {"data/a-fig-b.csv": "x,y\n1,2\n"}
+    assert list(drawn.outputs[0].data) == ["image/png"]  # a page cannot show the other
     assert "draw()" in fold.source
     assert 'href="../data/a-fig-b.csv"' in fold.source
 

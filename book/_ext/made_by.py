@@ -53,9 +53,9 @@ def data_link(docname, name):
     return path, f'<a href="{up}{path}" download>The numbers of this figure (CSV)</a>'
 
 
-def csv_of(cell):
-    """The data of a figure, if the cell has put them out."""
-    return next((o.data["text/csv"] for o in cell.outputs if "text/csv" in o.get("data", {})), "")
+def take_csv(cell):
+    """The data of a figure, if the cell has put them out; they are no output any more, as no page can show them."""
+    return "".join(o.data.pop("text/csv") for o in cell.outputs if "text/csv" in o.get("data", {}))
 
 
 def sized(cell):
@@ -98,6 +98,7 @@ def folded(nb, docname):
 def _with_fold(cell, facts, shown, docname, files):
     if cell.cell_type != "code":
         return [cell]
+    numbers = take_csv(cell)
     figure = cell.metadata.get("mystnb", {}).get("figure")
     if not figure:
         if "hide-input" in tags(cell) and not any(_visible(o) for o in cell.outputs):
@@ -110,9 +111,9 @@ def _with_fold(cell, facts, shown, docname, files):
     if "hide-input" in tags(cell):
         source = code(cell.source)
         cell.metadata["tags"] = [*(t for t in tags(cell) if t != "hide-input"), "remove-input"]
-    if csv_of(cell):
+    if numbers:
         path, link = data_link(docname, figure["name"])
-        files[path] = csv_of(cell)
+        files[path] = numbers
     return [cell, fold("Made by", facts, "With the parameters", code(shown), source, link)]
 
 
