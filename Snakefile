@@ -5,13 +5,17 @@
 #   snakemake sweep --cores all --config profile=cpu   the runs alone
 #   snakemake -n                                     what is missing
 #   snakemake sweep --cores all --resources gpu=4 --config profile=cpu device=cuda   four GPUs, a run on each
+#   snakemake remeasured --cores all --config profile=cpu remeasure="--k 10"         all that is kept, by other settings
+#   snakemake sweep --cores all --config profile=paper/edm-cifar10 rehearsal=true    a few steps of it, to see that it works
 #   snakemake sweep --workflow-profile workflow/slurm --config profile=cpu           on a Slurm cluster
 #   snakemake sweep --cores all --resources gpu=4 --config profile=paper/edm-cifar10 device=cuda   a sweep of the paper
 #
 # Keep going after a failed run: --keep-going. A killed sweep: the same command again (after kill -9
 # `snakemake --unlock` before it).
 
+import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,11 +23,18 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from iterative_retraining.errors import ConfigError, refuse_unknown
 from iterative_retraining.runs.reading import read_ledger
 from profiles import load_profile
+from rehearsed_profile import RehearsedProfile
 
 workdir: workflow.basedir
 
-refuse_unknown("--config key", config, ("profile", "device", "runs_per_gpu"))
-profile = load_profile(Path(workflow.basedir) / "profiles" / f"{config.get('profile', 'quick')}.yml")
+refuse_unknown("--config key", config, ("profile", "device", "runs_per_gpu", "remeasure", "rehearsal"))
+profile_file = Path(workflow.basedir) / "profiles" / f"{config.get('profile', 'quick')}.yml"
+rehearsed = None
+if str(config.get("rehearsal", False)).lower() == "true":
+    rehearsed = RehearsedProfile(profile_file, str(config.get("device", "auto")))
+elif str(config.get("rehearsal", False)).lower() != "false":
+    raise ConfigError(f"--config rehearsal={config['rehearsal']} is not allowed: it is true or false")
+profile = rehearsed.profile if rehearsed else load_profile(profile_file)
 root = Path("runs") / profile.name
 SHOW_RUNS = ("index", "05_images", "05_controls", "06_paper_scale", "status")  # chapters that read run directories
 device, per_gpu = str(config.get("device", "auto")), config.get("runs_per_gpu", 1)
@@ -32,11 +43,21 @@ if kind not in ("auto", "cpu", "cuda") or (":" in device and not (kind == "cuda"
     raise ConfigError(f"--config device={device} is not allowed; allowed: auto, cpu, cuda, cuda:N")
 if type(per_gpu) is not int or per_gpu < 1:
     raise ConfigError(f"--config runs_per_gpu={per_gpu} is not allowed: it counts runs at a time on one GPU")
-# A run on `cuda` takes a GPU that is free; one on `cuda:N` has chosen.
-on_gpu = [sys.executable, "workflow/on_gpu.py", "--per-gpu", str(per_gpu), "--"] if device == "cuda" else []
+# A run on `cuda` takes GPUs that are free; one on `cuda:N` has chosen.
+n_gpus = profile.resources.get("gpus_per_run", 1) if device == "cuda" else 1
+
+
+def gpus(n):
+    taking = [sys.executable, "workflow/on_gpu.py", "--gpus", str(n), "--per-gpu", str(per_gpu), "--"]
+    return taking if device == "cuda" else []
+
+
+on_gpu = gpus(1)
 # glibc gives large blocks back to the system at once, and a network asks for the same ones in every step. Kept, sampling
 # digits is 1.1 to 1.4 times as fast, training 1.03 to 1.1 times (benchmarks/README.md). Other C libraries pass it over.
 memory = " ".join(f"MALLOC_{what}_THRESHOLD_={2**30}" for what in ("MMAP", "TRIM"))
+again = shlex.split(str(config.get("remeasure", "")))  # options of iterative_retraining.remeasure
+measurement = hashlib.sha256(json.dumps(again).encode()).hexdigest()[:10]
 if workflow.is_main_process:  # a marker says that a run is complete; its ledger knows
     for run_id, run in profile.runs.items():
         if len(read_ledger(root / run_id)) <= run.parameters["n_retrain"]:
@@ -58,6 +79,25 @@ def run_parameters(wildcards):
     return json.dumps({**run.parameters, **start, "run_dir": run_dir(run.run_id), "device": device})
 
 
+def kill(wildcards):
+    """What starts the first arm of a rehearsal and kills it in the middle of a fit; nothing for all others."""
+    if rehearsed is None or wildcards.run_id != rehearsed.killed:
+        return ["true"]
+    return [sys.executable, "-m", "iterative_retraining.rehearsal", run_parameters(wildcards)]
+
+
+def run_command(wildcards):
+    """A run by one process is a notebook, and leaves an executed one; a notebook cannot be several processes."""
+    given = run_parameters(wildcards)
+    if n_gpus == 1:
+        options = ["--no-progress-bar", "--log-output", "--start-timeout", "300", "-y", given]
+        log = str(root / "logs" / f"{wildcards.run_id}.ipynb")
+        return [*gpus(1), "papermill", "notebooks/retrain.ipynb", log, *options]
+    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_gpus)]
+    parameters = [word for name, value in json.loads(given).items() for word in ("-p", name, json.dumps(value))]
+    return [*gpus(n_gpus), *several, "-m", "iterative_retraining", *parameters]
+
+
 def chapter_arguments(chapter, run_dirs):
     shown = {"scale": profile.name}
     if chapter in SHOW_RUNS:
@@ -77,6 +117,7 @@ rule all:
 rule sweep:
     input:
         expand(str(root / "complete" / "{run_id}"), run_id=profile.runs),
+        [root / "rehearsal.md"] if rehearsed else [],
 
 
 # The marker is the output, not the run directory: Snakemake deletes the outputs of a job before it runs it again.
@@ -86,19 +127,57 @@ rule run:
     output:
         touch(root / "complete" / "{run_id}"),
     params:
-        notebook=run_parameters,
+        command=run_command,
+        kill=kill,
     log:
-        notebook=root / "logs" / "{run_id}.ipynb",
         text=root / "logs" / "{run_id}.txt",
+        **({"notebook": root / "logs" / "{run_id}.ipynb"} if n_gpus == 1 else {}),
+    threads: profile.resources["threads"]
+    resources:
+        gpu=n_gpus if device.startswith("cuda") else 0,
+        mem_mb=profile.resources.get("mem_mb", 4000),
+        runtime=profile.resources.get("runtime", 240),
+    shell:
+        "export {memory} OMP_NUM_THREADS={threads}; {on_gpu:q} {params.kill:q} 2> {log.text:q}"
+        " && {params.command:q} > {log.text:q} 2>&1"
+        " || {{ tail -n 3 {log.text:q} >&2; exit 1; }}"
+
+
+# What a rehearsal says: seconds a step, memory, what the sweep will take here, what is missing.
+rule report_rehearsal:
+    input:
+        expand(str(root / "complete" / "{run_id}"), run_id=profile.runs),
+    output:
+        root / "rehearsal.md",
+    run:
+        text = rehearsed.report(root)
+        Path(output[0]).write_text(text + "\n")
+        print(text, flush=True)
+
+
+# What the runs of the profile kept, measured again: see python -m iterative_retraining.remeasure --help.
+rule remeasured:
+    input:
+        expand(str(root / "remeasured" / measurement / "{run_id}"), run_id=profile.arms),
+
+
+rule remeasure:
+    input:
+        root / "complete" / "{run_id}",
+    output:
+        touch(root / "remeasured" / measurement / "{run_id}"),
+    params:
+        run=lambda w: run_dir(w.run_id),
+    log:
+        root / "logs" / f"{{run_id}}-{measurement}.txt",
     threads: profile.resources["threads"]
     resources:
         gpu=1 if device.startswith("cuda") else 0,
         mem_mb=profile.resources.get("mem_mb", 4000),
         runtime=profile.resources.get("runtime", 240),
     shell:
-        "{memory} OMP_NUM_THREADS={threads} {on_gpu:q} papermill notebooks/retrain.ipynb {log.notebook:q} --no-progress-bar"
-        " --log-output --start-timeout 300 -y {params.notebook:q} > {log.text:q} 2>&1"
-        " || {{ tail -n 3 {log.text:q} >&2; exit 1; }}"
+        "OMP_NUM_THREADS={threads} {on_gpu:q} {sys.executable:q} -m iterative_retraining.remeasure {params.run:q}"
+        " --device {device:q} {again:q} > {log:q} 2>&1 || {{ tail -n 3 {log:q} >&2; exit 1; }}"
 
 
 rule chapter:

@@ -27,8 +27,10 @@
 # | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or published weights: an EDM network (`.pkl`), a checkpoint of torchcfm (`.pt`, its EMA), a folder of a diffusers DDPM; nothing in such a file is executed, and `model` and `model_options` have to be those of its network |
 # | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
 # | `keep_every` | 0 keeps the weights of θ₀ and of the last generation; k also those of every k-th |
+# | `keep_samples` | 1 keeps the samples of every generation, k those of every k-th, 0 the last ones alone; what is kept can be measured again, `python -m iterative_retraining.remeasure` |
 # | `checkpoint_images` | 0, or every how many images a fit leaves a checkpoint to go on from if it is killed in its middle |
 # | `tensorboard_dir` | empty, or a folder for TensorBoard (needs the package tensorboard) |
+# | `rehearsal` | whether this only shows that a run will work: its id says so, and it is never published; `python -m iterative_retraining --rehearsal` makes the other parameters such |
 # | `run_dir` | where to write; empty for `runs/manual/<run id>` below the current directory |
 
 # %% tags=["hide-input"]
@@ -55,8 +57,10 @@ features = "auto"
 features_weights = ""
 run_dir = ""
 keep_every = 0
+keep_samples = 1
 checkpoint_images = 0
 tensorboard_dir = ""
+rehearsal = False
 model_options = {}
 
 # %%
@@ -70,7 +74,7 @@ from iterative_retraining.runs.progress import (
 
 names = (
     "dataset model scheme lam scheme_options n_retrain n_images_initial n_images_per_retraining seed device data_dir init "
-    "features features_weights run_dir keep_every checkpoint_images n_real latents model_options tensorboard_dir"
+    "features features_weights run_dir keep_every keep_samples checkpoint_images n_real latents rehearsal model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}

@@ -34,6 +34,7 @@ def test_a_preset_is_planned_on_a_card_without_data_weights_or_speeds(monkeypatc
     assert (runs, generations, trained) == ("12", "252", str(12 * 20 * 10**6))
     seconds = int(trained) / images + int(drawn) / samples + 252 * metrics
     assert float(hours) == pytest.approx(seconds / 3600, rel=0.01)
+    assert "Before a run: edm-cifar10-32x32-uncond-vp.pkl is not there; --check says what else is missing." in report
     faster = main(["paper/edm-cifar10", "--device", "H100", "--results", "profiles"])
     assert float(cells(faster, "all")[4]) < float(hours)
 

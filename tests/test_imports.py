@@ -17,7 +17,8 @@ FLOORS = (
     ("config",),
     ("retrain", "runs"),
     ("experiment", "parameters", "yaml_door"),
-    ("archive", "compare", "ecosystem", "reproduce", "status", "__main__"),
+    ("rehearsal",),
+    ("archive", "compare", "ecosystem", "remeasure", "reproduce", "status", "__main__"),
     ("studies",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

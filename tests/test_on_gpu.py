@@ -73,6 +73,19 @@ def test_the_first_slot_of_every_gpu_comes_before_a_second(hold):
     assert [gpu(hold("--per-gpu", "2")) for _ in range(4)] == ["3", "5", "3", "5"]
 
 
+def test_a_command_on_two_gpus_waits_until_both_are_free_and_holds_none_meanwhile(hold):
+    first = hold()
+    assert gpu(first) == "3"
+    both = hold("--gpus", "2")
+    assert both.stderr.readline() == "on_gpu: fewer than 2 GPUs are free, waiting\n"
+    second = hold()
+    assert gpu(second) == "5"
+    for process in (first, second):
+        process.stdin.close()
+        assert process.wait() == 0
+    assert gpu(both) == "3,5"
+
+
 def test_a_killed_command_gives_its_slot_back(hold):
     holders = [hold(), hold()]
     taken = [gpu(process) for process in holders]

@@ -120,7 +120,7 @@ def test_a_plan_counts_what_is_left_by_hand(project):
     found = cells(report, "edm on digits: arms")
     drawn = 10 * DRAWN + 10 * (2 * N + 16)
     assert found[:5] == ["4", "20", "1 600", f"{drawn:,}".replace(",", " "), f"{2 * (short + long) / 3600:.3g}"]
-    disk = 8 * state_bytes("edm") + 2 * 64 * (N + 2 * N) + 4 * 64 * 5 * 16
+    disk = 8 * state_bytes("edm") + 5 * 2 * 64 * (N + 2 * N) + 4 * 64 * 5 * 16
     assert float(found[5]) == pytest.approx(disk / 1e6, rel=0.005)
     assert cells(report, "all")[0] == "6"
     assert cells(report, "1") == [f"{2 * (start + short + long) / 86400:.3g}"]

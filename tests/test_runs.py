@@ -46,7 +46,7 @@ def test_a_run_leaves_what_the_docs_say(done):
         "ledger.jsonl",
         "checkpoint-0000.safetensors",
         "checkpoint-0003.safetensors",
-        "samples-0003.npy",
+        *(f"samples-{t:04d}.npy" for t in range(4)),
     }
     rows = read_ledger(done)
     assert list(rows[0])[:2] == ["generation", "n_images"]

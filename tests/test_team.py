@@ -3,9 +3,10 @@
 import itertools
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 
 from iterative_retraining.distributed import Team, find_team
 from iterative_retraining.runs.directory import read_ledger, read_state
+from iterative_retraining.runs.reading import FIT, read_manifest
 
-from conftest import TINY_EDM, untimed
+from conftest import TINY_EDM
 
 TINY = {
     "n_images_initial": 320,
@@ -22,22 +24,27 @@ TINY = {
     "scheme": "fully_synthetic",
     "n_retrain": 2,
     "n_real": 300,
-    "model_options": TINY_EDM | {"sampling_batch_size": 70},
+    "model_options": TINY_EDM | {"sampling_batch_size": 70, "dropout": 0.0},  # masks are drawn by each process
     "device": "cpu",
     "checkpoint_images": 100,
 }
 
 
+def command(n: int, *arguments: str) -> list[str]:
+    """``torchrun`` with ``n`` processes on this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    return [*launcher, "-m", "iterative_retraining", *arguments]
+
+
 def launched(n: int, *arguments: str) -> subprocess.CompletedProcess:
-    """``accelerate launch`` with ``n`` processes on the CPU."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    options = f"--cpu --num_machines 1 --num_processes {n} --num_cpu_threads_per_process 1 --main_process_port {port}"
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--module", "iterative_retraining", *arguments]
+    """The run by ``n`` processes, to its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(command(n, *arguments), capture_output=True, text=True, check=False, env=environment)
+
+
+def world_sizes(run: Path) -> list[int]:
+    """How many processes worked on each attempt at a run, as its manifest says."""
+    return [attempt["world_size"] for attempt in read_manifest(run)["attempts"]]
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +63,21 @@ def both(tmp_path_factory) -> tuple[Path, Path, str]:
     return folder / "one", folder / "two", two.stdout
 
 
-def test_two_processes_compute_what_one_does(both):
-    """Sums in another order differ by rounding, which training multiplies: weights agree closely, images to a level."""
-    one, two, _ = both
-    a, b = read_state(one), read_state(two)
+def assert_agree(one: Path, other: Path) -> None:
+    """Weights to 1e-3 of themselves or 2e-5, samples to one level of 255."""
+    a, b = read_state(one), read_state(other)
     assert a.keys() == b.keys()
     for name, array in a.items():
         np.testing.assert_allclose(b[name], array, rtol=1e-3, atol=2e-5)
-    samples = [np.load(run / "samples-0002.npy").astype(int) for run in (one, two)]
+    samples = [np.load(run / "samples-0002.npy").astype(int) for run in (one, other)]
     assert samples[0].shape == samples[1].shape == (300, 8, 8, 1)
     assert np.abs(samples[0] - samples[1]).max() <= 1
+
+
+def test_two_processes_compute_what_one_does(both):
+    """Sums in another order differ by rounding, which training multiplies: weights agree closely, images to a level."""
+    one, two, _ = both
+    assert_agree(one, two)
     rows = [[(r["generation"], r["n_images"], r["n_synthetic"]) for r in read_ledger(run)] for run in (one, two)]
     assert rows[0] == rows[1] == [(0, 320, 0), (1, 161, 300), (2, 161, 300)]
 
@@ -75,15 +87,50 @@ def test_only_the_first_process_speaks(both):
     assert [line.split(":")[0] for line in lines] == [f"generation {t} of 2" for t in range(3)]
 
 
-def test_two_processes_go_on_with_a_run_directory(both, tmp_path):
-    _, two, _ = both
-    before = untimed(two / "ledger.jsonl")
-    (tmp_path / "params.yml").write_text(json.dumps(TINY | {"n_retrain": 3, "run_dir": str(two)}))
-    done = launched(2, "-f", str(tmp_path / "params.yml"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    after = untimed(two / "ledger.jsonl")
-    assert after[:-1] == before
-    assert after[-1]["generation"] == 3
+def test_the_manifest_says_how_many_worked(both):
+    assert [world_sizes(run) for run in both[:2]] == [[1], [2]]
+
+
+def workers(launcher: int) -> dict[int, int]:
+    """The process id of each rank that ``launcher`` has started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    environments = {int(child): Path(f"/proc/{child}/environ").read_bytes().split(b"\0") for child in children}
+    prefix = b"RANK="
+    return {
+        int(value.removeprefix(prefix)): child
+        for child, values in environments.items()
+        for value in values
+        if value.startswith(prefix)
+    }
+
+
+def test_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number_of_processes(both, tmp_path):
+    """kill -9 of the second process within the fit of generation 1; then one process goes on from its checkpoint."""
+    one, _, _ = both
+    run = tmp_path / "run"
+    (tmp_path / "params.yml").write_text(json.dumps(TINY | {"run_dir": str(run)}))
+    arguments = ["-f", str(tmp_path / "params.yml")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = subprocess.Popen(
+        command(2, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    while launcher.poll() is None and not (len(read_ledger(run)) == 1 and (run / FIT).exists()):
+        time.sleep(0.005)
+    started = workers(launcher.pid)
+    os.kill(started[1], signal.SIGKILL)
+    _, error = launcher.communicate()
+    assert launcher.returncode != 0
+    assert "SIGKILL" in error or "-9" in error
+    assert not [pid for pid in started.values() if Path(f"/proc/{pid}").exists()]
+    n_complete = len(read_ledger(run))
+    alone = subprocess.run(
+        [sys.executable, "-m", "iterative_retraining", *arguments],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr[-2000:]
+    assert n_complete < len(read_ledger(run)) == 3
+    assert world_sizes(run) == [2, 1]
+    assert_agree(one, run)
 
 
 def test_shares_are_everything_once():

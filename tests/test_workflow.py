@@ -111,15 +111,30 @@ def test_a_run_whose_directory_was_deleted_is_run_again(project):
     assert "Nothing to be done" in snakemake(project, "sweep", "--config", "profile=tiny").stderr
 
 
+def test_a_run_on_several_gpus_is_started_by_torchrun(project):
+    profile = TINY | {"resources": {"gpus_per_run": 2}}
+    (project / "profiles" / "several.yml").write_text(yaml.safe_dump(profile))
+    shown = snakemake(project, "sweep", "-n", "-p", "--config", "profile=several", "device=cuda")
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    text = " ".join((shown.stdout + shown.stderr).replace("'", "").split())
+    assert "workflow/on_gpu.py --gpus 2 --per-gpu 1 -- " in text
+    assert "-m torch.distributed.run --standalone --nproc-per-node 2 -m iterative_retraining -p dataset" in text
+    assert "gpu=2" in text
+    one = snakemake(project, "sweep", "-n", "-p", "--config", "profile=several", "device=cpu")
+    assert "papermill notebooks/retrain.ipynb" in one.stdout + one.stderr
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         (
             "profle=tiny",
-            "unknown --config key 'profle'; allowed: profile, device, runs_per_gpu; did you mean 'profile'?",
+            "unknown --config key 'profle'; allowed: profile, device, runs_per_gpu, remeasure, rehearsal; did you mean "
+            "'profile'?",
         ),
         ("profile=tini", "there is no profile 'tini'; in "),
         ("device=gpu", "--config device=gpu is not allowed; allowed: auto, cpu, cuda, cuda:N"),
+        ("rehearsal=maybe", "--config rehearsal=maybe is not allowed: it is true or false"),
         ("runs_per_gpu=0", "--config runs_per_gpu=0 is not allowed"),
     ],
 )
@@ -136,7 +151,7 @@ def test_every_interpolated_path_is_quoted():
 
     text = (ROOT / "Snakefile").read_text()
     shells = re.findall(r"shell:\n((?:\s+\".*\n)+)", text)
-    assert len(shells) == 3
+    assert len(shells) == 4
     bare = {name for shell in shells for name in re.findall(r"(?<!\{)\{([^{}:]+)\}(?!\})", shell)}
     assert bare == {"threads"}
 

@@ -1,6 +1,6 @@
-"""Runs a command on a GPU of its own: takes a free slot, or waits for one, and becomes the command.
+"""Runs a command on a GPU of its own, or on several: takes free slots, or waits for them, and becomes the command.
 
-python workflow/on_gpu.py [--per-gpu K] [--locks FOLDER] -- command ...
+python workflow/on_gpu.py [--gpus N] [--per-gpu K] [--locks FOLDER] -- command ...
 
 A slot is a locked file; the command inherits the lock, and the system drops it when the command ends, however it ends.
 """
@@ -47,24 +47,35 @@ def default_locks() -> Path:
     return Path(tempfile.gettempdir(), f"iterative-retraining-gpus-{os.getuid()}" + (f"-job-{job}" if job else ""))
 
 
-def take_slot(gpus: list[str], per_gpu: int, locks: Path) -> str | None:
-    """Locks the first free slot and returns its GPU, or None. The first slot of every GPU comes before any second."""
+def take_slots(n: int, gpus: list[str], per_gpu: int, locks: Path) -> list[str]:
+    """Locks a free slot of each of ``n`` GPUs and returns these, or locks nothing and returns [].
+
+    The first slot of every GPU comes before any second. Two that want several GPUs each never hold a part of them.
+    """
     locks.mkdir(parents=True, exist_ok=True)
+    taken: dict[str, int] = {}
     for slot in range(per_gpu):
         for gpu in gpus:
+            if gpu in taken or len(taken) == n:
+                continue
             descriptor = os.open(locks / f"{quote(gpu, safe='')}.{slot}", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
             else:
-                os.set_inheritable(descriptor, True)
-                return gpu
-    return None
+                taken[gpu] = descriptor
+    for descriptor in taken.values():
+        if len(taken) == n:
+            os.set_inheritable(descriptor, True)
+        else:
+            os.close(descriptor)
+    return list(taken) if len(taken) == n else []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs of the command")
     parser.add_argument("--per-gpu", type=int, default=1, metavar="K", help="commands at a time on one GPU")
     parser.add_argument("--locks", type=Path, default=default_locks(), metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("command", nargs="+", help="what to run, after --")
@@ -73,13 +84,17 @@ def main() -> None:
         parser.error(f"--per-gpu {given.per_gpu} is not allowed: it counts commands at a time on one GPU")
 
     gpus = visible_gpus()
-    gpu = take_slot(gpus, given.per_gpu, given.locks)
-    if gpu is None:
-        print(f"on_gpu: all {len(gpus) * given.per_gpu} slots are taken, waiting", file=sys.stderr, flush=True)
-    while gpu is None:
+    if not 1 <= given.gpus <= len(gpus):
+        parser.error(f"--gpus {given.gpus} is not allowed: it counts GPUs of the command, and {len(gpus)} are visible")
+    own = take_slots(given.gpus, gpus, given.per_gpu, given.locks)
+    if not own:
+        all_taken = f"all {len(gpus) * given.per_gpu} slots are taken"
+        why = all_taken if given.gpus == 1 else f"fewer than {given.gpus} GPUs are free"
+        print(f"on_gpu: {why}, waiting", file=sys.stderr, flush=True)
+    while not own:
         time.sleep(SECONDS_BETWEEN_LOOKS)
-        gpu = take_slot(gpus, given.per_gpu, given.locks)
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        own = take_slots(given.gpus, gpus, given.per_gpu, given.locks)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     try:
         os.execvp(given.command[0], given.command)
     except OSError as error:

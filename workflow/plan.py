@@ -34,6 +34,8 @@ from check import check
 from profiles import PlannedRun, Profile, load_profile
 from speeds import Kind, NotMeasuredError, Speed, measured_speeds, n_drawn
 
+NOT_THERE = " is not there"  # ends what names weights without a file
+
 
 @dataclass(frozen=True)
 class Work:
@@ -74,7 +76,9 @@ def _work(run: PlannedRun, n_complete: int) -> Work:
     scheme, left = config.built_scheme, range(n_complete, n_retrain + 1)
     drawn, history = n_drawn(n, scheme), scheme.history_length or math.inf
     weights = {0, n_retrain, *range(0, n_retrain + 1, run.parameters.get("keep_every") or n_retrain + 1)}
-    kept = min(history, n_retrain + 1) * (drawn - N_PREVIEW) + (n_retrain + 1) * N_PREVIEW  # as if PNG saved nothing
+    every = run.parameters.get("keep_samples", 1)
+    sampled = [t for t in range(n_retrain + 1) if n_retrain - t < history or (every and t % every == 0)]
+    kept = len(sampled) * (drawn - N_PREVIEW) + (n_retrain + 1) * N_PREVIEW  # as if PNG saved nothing
     return Work(
         run_id=run.run_id,
         init=run.init,
@@ -212,13 +216,15 @@ def main(arguments: Sequence[str]) -> str:
         source = "given" if given.metrics_seconds else "given; metrics not counted, --metrics-seconds adds them"
         speed = Speed(given.images_per_second, given.samples_per_second, given.metrics_seconds or 0.0, source)
         speeds = dict.fromkeys(kinds, speed)
-    return report(profile, left, speeds, given.gpus)
+    missing = sorted({run.start for run in profile.runs.values() if run.start.endswith(NOT_THERE)})
+    note = f"\n\nBefore a run: {', '.join(missing)}; --check says what else is missing." if missing else ""
+    return report(profile, left, speeds, given.gpus) + note
 
 
 def there_or_not(init: str) -> str:
     """What names the weights of a run, see `init_identity`; where nothing is there yet, words that say so. Such a run
     has another id than it will have, and is planned whole."""
-    return init_identity(init) if Path(init).exists() else f"{Path(init).name} is not there"
+    return init_identity(init) if Path(init).exists() else f"{Path(init).name}{NOT_THERE}"
 
 
 def _known_speeds(kinds: Iterable[Kind], given: argparse.Namespace) -> Mapping[Kind, Speed] | str:

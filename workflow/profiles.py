@@ -22,9 +22,18 @@ from iterative_retraining.runs.origin import init_identity
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
 PATHS = ("init", "features_weights", "data_dir", "tensorboard_dir")
 # Of a run, but not of its identity.
-BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", "checkpoint_images", *PATHS)
-RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
-RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
+BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", "keep_samples", "checkpoint_images", *PATHS)
+RUN_KEYS = (
+    *(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed", "rehearsal")),
+    *BESIDE_CONFIG,
+)
+Change = Callable[[Mapping[str, Any]], dict[str, Any]]
+RESOURCES = {
+    "threads": "threads of a run",
+    "mem_mb": "memory of a run in MB",
+    "runtime": "minutes of a run",
+    "gpus_per_run": "GPUs that one run is split over, by torchrun",
+}
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
 NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining", "latents")  # arms that differ in these alone share one theta_0
 
@@ -54,7 +63,7 @@ _identity = cache(init_identity)  # a file of weights is read whole once, whatev
 @dataclass(frozen=True)
 class Profile:
     """A loaded profile: `runs` by id, each theta_0 before its arms, the parameters of each chapter, and the resources
-    of a run: threads, and mem_mb and runtime (minutes) if they are given."""
+    of a run: threads, and mem_mb, runtime (minutes) and gpus_per_run if they are given."""
 
     name: str
     description: str
@@ -68,10 +77,11 @@ class Profile:
         return [run.run_id for run in self.runs.values() if run.init or run.parameters.get("init")]
 
 
-def load_profile(path: str | Path, *, identity: Identity = _identity) -> Profile:
+def load_profile(path: str | Path, *, identity: Identity = _identity, change: Change = dict) -> Profile:
     """Reads and checks a profile. Raises ConfigError that names file, line and key, before anything runs.
 
-    identity: what names the weights that runs start from; a planner can do without the files.
+    identity: what names the weights that runs start from; a planner can do without the files. change: makes other
+    parameters of those of each run, before they are checked.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,7 +103,7 @@ def load_profile(path: str | Path, *, identity: Identity = _identity) -> Profile
     for key, value in resources.items():
         if type(value) is not int or value < 1:
             file.refuse(f"{key} = {value!r} is not allowed: {RESOURCES[key]}, a whole number >= 1", "resources", key)
-    return Profile(path.stem, text["description"], _runs(file), _chapters(file), resources)
+    return Profile(path.stem, text["description"], _runs(file, change), _chapters(file), resources)
 
 
 @dataclass(frozen=True)
@@ -216,20 +226,20 @@ def _arms(file: _File) -> Iterator[tuple[int, dict[str, Any]]]:
             yield i, dict(zip(arm, values, strict=True))
 
 
-def _runs(file: _File) -> dict[str, PlannedRun]:
+def _runs(file: _File, change: Change) -> dict[str, PlannedRun]:
     """Every seed of every arm, and theta_0 of each: the arm without retraining, once where arms share it, as those do
     that differ in their sampler alone. An arm with ``init`` has its theta_0."""
     base = file.mapping(("run",), "key of 'run'", RUN_KEYS)
     seeds, arms, runs, numbers = _seeds(file), list(_arms(file)), {}, {}
     for k, seed in enumerate(seeds):
         for i, arm in arms:
-            parameters, start = {**base, **arm, "seed": seed}, None
+            parameters, start = change({**base, **arm, "seed": seed}), None
             if not parameters.get("init"):
                 initial = {key: value for key, value in arm.items() if key not in NOT_OF_THETA_0}
                 if isinstance(options := initial.get("model_options"), dict):
                     trained = {name: value for name, value in options.items() if name not in SAMPLER_OPTIONS}
                     initial["model_options"] = trained
-                theta_0 = _planned(file, {**base, **initial, **THETA_0, "seed": seed}, None, i, k)
+                theta_0 = _planned(file, change({**base, **initial, **THETA_0, "seed": seed}), None, i, k)
                 start = runs.setdefault(theta_0.run_id, theta_0).run_id
             run = _planned(file, parameters, start, i, k)
             if run.run_id in numbers:
@@ -266,6 +276,7 @@ def _check_beside_config(parameters: Mapping[str, Any]) -> None:
     check_count("n_retrain", parameters["n_retrain"], "it counts retrainings")
     refuse_unknown("features", [parameters.get("features", AUTO)], (AUTO, *FEATURES))
     check_count("keep_every", parameters.get("keep_every", 0), "it counts generations")
+    check_count("keep_samples", parameters.get("keep_samples", 1), "it counts generations")
     check_count("checkpoint_images", parameters.get("checkpoint_images", 0), "it counts images")
     for name in PATHS:
         if not isinstance(parameters.get(name, ""), str):

@@ -4,7 +4,10 @@
 
 For a run by several processes, each with a device of its own:
 
-    accelerate launch --num_processes 4 -m iterative_retraining -f params.yml -p lam 0.5 -p run_dir somewhere
+    torchrun --nproc-per-node 4 -m iterative_retraining -f params.yml -p lam 0.5 -p run_dir somewhere
+
+``--rehearsal``: the run is not made but rehearsed in a few steps, with stand-ins for missing files, a kill and a
+resumption; a table at the end says what it will take here (`iterative_retraining.rehearsal`).
 
 A notebook has one process, so papermill cannot start these. The run directory is the same, and either goes on with it.
 Without parameters it is the run of the notebook's defaults. SIGTERM ends it with exit status 143, Ctrl-C with 130.
@@ -23,6 +26,7 @@ from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import ConfigError, UserError, refuse_unknown
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.parameters import load_yaml, parse_value
+from iterative_retraining.rehearsal import Measured, rehearse, report
 from iterative_retraining.runs.attempts import Terminated
 from iterative_retraining.runs.progress import ProgressDisplay, opening_lines, tensorboard_writer
 
@@ -42,6 +46,7 @@ def parameters(arguments: Sequence[str]) -> dict[str, Any]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-f", "--file", type=Path, help="parameters as YAML")
+    parser.add_argument("--rehearsal", action="store_true", help="a few steps, to see whether the run will work")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     given = parser.parse_args(arguments)
     try:
@@ -61,7 +66,8 @@ def main(arguments: Sequence[str]) -> None:
     folder = values.pop("tensorboard_dir", "")
     if not isinstance(folder, str):
         raise ConfigError(f"tensorboard_dir = {folder!r} is not allowed: it is a path, as text")
-    experiment = open_experiment(**values)
+    rehearsal = rehearse(values) if "--rehearsal" in arguments else None
+    experiment = open_experiment(**(values if rehearsal is None else rehearsal.parameters))
     first = experiment.team.rank == 0
     log = tensorboard_writer(folder, experiment.run.config.run_id) if first else None
     if first:
@@ -70,6 +76,8 @@ def main(arguments: Sequence[str]) -> None:
         for record in experiment.records(progress):
             if first:
                 progress.generation_done(record)
+    if rehearsal is not None:
+        print(report({experiment.run.config.run_id: Measured(rehearsal, experiment.run.path)}))
 
 
 if __name__ == "__main__":

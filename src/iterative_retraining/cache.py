@@ -1,13 +1,18 @@
-"""Arrays that take long to make, kept between processes in the user's cache."""
+"""What takes long to make, arrays and numbers by name, kept between processes in the user's cache."""
 
+import hashlib
+import json
 import os
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import DTypeLike
 
 N_CHECKSUM = 4  # bytes behind the array: the CRC-32 of all before them
@@ -23,26 +28,68 @@ def cached_array(
 ) -> np.ndarray:
     """The array (n, ...) that ``folder`` keeps as ``name``.npy, memory-mapped and read-only.
 
-    If it is missing, truncated, changed in any byte or another array, ``make()`` makes it again. Any number of
-    processes may do so at once: a file appears whole or not at all. folder: by default `cache_folder`. Where it cannot
-    be written, a RuntimeWarning says so, and the array stays in memory.
+    If it is missing, truncated, changed in any byte or another array, ``make()`` makes it again: once, if several
+    processes of this machine ask at the same time, the others wait. A file appears whole or not at all. folder: by
+    default `cache_folder`. Where it cannot be written, a RuntimeWarning says so, and the array stays in memory.
     """
     path = Path(folder or cache_folder()) / f"{name}.npy"
-    found = _load(path)
-    if found is not None and found.shape[:1] == (n,) and found.dtype == dtype:
-        return found
-    array = make()
-    try:
-        _save(path, array)
-    except OSError as error:
-        warnings.warn(
-            f"{path} cannot be written ({error}): it is made again next time; a folder that takes "
-            f"{array.nbytes / 1e6:.0f} MB can be set as XDG_CACHE_HOME",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return array
+    with _alone(path):
+        found = _load(path)
+        if found is not None and found.shape[:1] == (n,) and found.dtype == dtype:
+            return found
+        array = make()
+        try:
+            _save(path, array)
+        except OSError as error:
+            _warn(path, error, array.nbytes)
+            return array
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def cached_numbers(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The mapping of JSON values that the cache keeps as ``name``.npy, made by ``make()`` as in `cached_array`."""
+    made: list[dict[str, Any]] = []
+
+    def text() -> np.ndarray:
+        made.append(make())
+        return np.frombuffer(json.dumps(made[0]).encode(), dtype=np.uint8)
+
+    path = cache_folder() / f"{name}.npy"
+    with _alone(path):
+        found = _load(path)
+        if found is None or found.dtype != np.uint8:
+            found = text()
+            try:
+                _save(path, found)
+            except OSError as error:
+                _warn(path, error, found.nbytes)
+    return made[0] if made else json.loads(found.tobytes())
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Inside, no other process of this machine is inside for the same ``path``; where there are no locks, any may."""
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"iterative-retraining-cache-{os.getuid()}" / name)
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:  # then several may make it at once, and the last keeps it
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _warn(path: Path, error: OSError, n_bytes: int) -> None:
+    warnings.warn(
+        f"{path} cannot be written ({error}): it is made again next time; a folder that takes "
+        f"{n_bytes / 1e6:.0f} MB can be set as XDG_CACHE_HOME",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _load(path: Path) -> np.ndarray | None:

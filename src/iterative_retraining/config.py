@@ -43,6 +43,7 @@ class RunConfig:
     n_real: how many of the real images there are, the first of the data set; 0 for all
     options: overrides of the model's options; after construction, every option with its value
     init: "" to train theta_0, or the identity of the starting weights (`init_identity`)
+    rehearsal: whether it only shows that a run will work, see `iterative_retraining.rehearsal`; never published
 
     Values that mean the same are kept as the same: 0 and 0.0, a list and a tuple. Raises ConfigError for any value that
     is not allowed.
@@ -60,6 +61,7 @@ class RunConfig:
     n_real: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     init: str = ""
+    rehearsal: bool = False
 
     def __post_init__(self) -> None:
         data = find("dataset", self.dataset, DATASETS)
@@ -69,6 +71,8 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 raise ConfigError(f"{name} = {shown(value)} is not allowed: it maps names of options to values")
+        if not isinstance(self.rehearsal, bool):
+            raise ConfigError(f"rehearsal = {shown(self.rehearsal)} is not allowed: it is true or false")
         if not isinstance(self.init, str):
             raise ConfigError(f"init = {shown(self.init)} is not allowed: it is a path, as text")
         counts = {
@@ -110,9 +114,12 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with None for what cannot matter: lam if the scheme has none, the
-        budget of theta_0 if no fit uses it (one from scratch does), both budgets where no fit has one."""
+        budget of theta_0 if no fit uses it (one from scratch does), both budgets where no fit has one; and without what
+        only a rehearsal has."""
         names = self.__dataclass_fields__
         plain: dict[str, Any] = json.loads(json.dumps({name: getattr(self, name) for name in names}))
+        if not self.rehearsal:
+            del plain["rehearsal"]
         if "lam" not in scheme_parameters(self.built_scheme):
             plain["lam"] = None
         if not self.family.trains_in_batches or (self.init and self.options["warm_start"]):
@@ -130,7 +137,8 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """A readable name that ends in the hash, e.g. ``digits-edm-mix-lam0.5-seed3-0123456789``."""
-        return f"{self.dataset}-{self.model}-{self.built_scheme.id_part}-seed{self.seed}-{self.hash}"
+        kind = "rehearsal-" if self.rehearsal else ""
+        return f"{kind}{self.dataset}-{self.model}-{self.built_scheme.id_part}-seed{self.seed}-{self.hash}"
 
 
 def scheme_parameters(scheme: Scheme) -> dict[str, Any]:

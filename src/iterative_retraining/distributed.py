@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+HOURS = 6  # that the others wait at most while the first measures
+
 
 @dataclass(frozen=True)
 class Team:
@@ -32,19 +34,31 @@ class Team:
 
 
 def find_team(device: str) -> tuple[Team, str]:
-    """The team that ``accelerate launch`` or ``torchrun`` has started this process in, and this process's device.
+    """The team that ``torchrun`` has started this process in, and this process's device.
 
-    ``device`` is "cpu" or "cuda" (each process then takes the GPU of its local rank). Raises ValueError for a device
-    with an index, which several processes cannot share, and where the package accelerate is not installed.
+    ``device`` is "cpu" (gloo) or "cuda" (NCCL; each process then takes the GPU of its local rank). Raises ValueError
+    for a device with an index, which several processes cannot share, where a process has no GPU, and where other
+    processes have come together than were started.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
         return Team(), device
     if ":" in device:
         raise ValueError(f"device = {device!r} is one device and this run has several processes; take 'cuda' or 'cpu'")
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        extra = "pip install 'iterative-retraining[distributed]'"
-        raise ValueError(f"a run by several processes needs accelerate: {extra}") from error
-    state = PartialState(cpu=device == "cpu", timeout=datetime.timedelta(hours=6))  # the first one measures, all wait
-    return Team(state.process_index, state.num_processes), str(state.device)
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; start as many "
+                "processes as GPUs (torchrun --nproc-per-node)"
+            )
+        torch.cuda.set_device(local)
+    if not torch.distributed.is_initialized():
+        patience = datetime.timedelta(hours=HOURS)
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=patience)
+    team = Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    own = f"cuda:{local}" if device == "cuda" else device
+    met = int(team.add(torch.ones((), device=own)))
+    if not size == team.size == met:
+        raise ValueError(f"{size} processes were started and {met} of {team.size} have met; start the run again")
+    return team, own

@@ -22,7 +22,7 @@ from iterative_retraining.errors import (
 )
 from iterative_retraining.files import sealed, write_json
 from iterative_retraining.interfaces import Model, Scheme
-from iterative_retraining.metrics import ImageMetrics
+from iterative_retraining.metrics import N_SPLITS, ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
 from iterative_retraining.metrics.model_loss import losses_of
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
@@ -32,6 +32,7 @@ from iterative_retraining.runs.directory import Run, read_config, read_floor, re
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.provenance import write_manifest
 from iterative_retraining.runs.shared_runs import SharedRun
+from iterative_retraining.runs.shared_work import SharedStart, shared_floor
 from iterative_retraining.seeding import stage_seed
 
 
@@ -49,6 +50,7 @@ class Experiment:
     initial_samples: np.ndarray | None
     team: Team
     checkpoint_images: int = 0
+    shares_start: bool = False
 
     def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
         """The generations of the run, see `iterative_retraining.retrain.retrain`.
@@ -59,10 +61,14 @@ class Experiment:
         model, run, config = self.new_model(), self.run, self.run.config
         if self.checkpoint_images and hasattr(model, "keep_fits"):
             model.keep_fits(run, self.checkpoint_images)
-        metrics = [self.metrics, *losses_of(model, self.metrics.test)] if self.team.rank == 0 else []
+        loop_model = model
+        if self.shares_start and not run.rows:
+            loop_model = SharedStart(model, self.metrics, config, self.initial_state)
+        few = {"n_evaluations": len(self.real)} if config.rehearsal else {}
+        metrics = [self.metrics, *losses_of(model, self.metrics.test, **few)] if self.team.rank == 0 else []
         with attempt(run, self.n_retrain) if self.team.rank == 0 else nullcontext():
             yield from retrain(
-                model,
+                loop_model,
                 self.real,
                 self.scheme,
                 metrics,
@@ -87,6 +93,7 @@ def open_experiment(
     features: str = "auto",
     features_weights: str | Path = "",
     keep_every: int = 0,
+    keep_samples: int = 1,
     checkpoint_images: int = 0,
     **parameters: Any,
 ) -> Experiment:
@@ -96,13 +103,16 @@ def open_experiment(
 
     ``parameters`` are those of `RunConfig`; ``features`` and ``features_weights`` choose the space of the metrics, see
     `iterative_retraining.metrics.features.build_features`: one space for all generations of a run.
-    ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last;
+    ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last; ``keep_samples`` =
+    k > 0 the samples of every k-th, which can then be measured again (`iterative_retraining.remeasure`);
     ``checkpoint_images`` = k > 0 leaves a checkpoint within a fit every k images, from which a killed one goes on.
-    In a process that ``accelerate launch`` has started, the run is that of all its processes.
+    The floor, and the samples of published weights ``init``, are shared by runs in the user's cache.
+    In a process that ``torchrun`` has started, the run is that of all its processes.
     Raises ConfigError for a bad parameter, RunError for a bad directory or a disk that is too small.
     """
     n_retrain = check_count("n_retrain", n_retrain, "it counts retrainings")
     keep_every = check_count("keep_every", keep_every, "it counts generations")
+    keep_samples = check_count("keep_samples", keep_samples, "it counts generations, 0 for those that are needed")
     checkpoint_images = check_count("checkpoint_images", checkpoint_images, "it counts images, 0 for no checkpoints")
     paths = {"data_dir": data_dir, "init": init, "run_dir": run_dir, "features_weights": features_weights}
     for name, value in paths.items():
@@ -126,19 +136,29 @@ def open_experiment(
     metrics, scheme = ImageMetrics(space, test=test, device=device), config.built_scheme
     path = Path(run_dir or Path("runs") / "manual" / config.run_id)
     n_samples = max(len(real), scheme.n_samples(len(real)))
-    counts = (n_samples, n_retrain, scheme.history_length, keep_every)
+    counts = (n_samples, n_retrain, scheme.history_length, keep_every, keep_samples)
     state = model.state_bytes(real.shape[1:])
     check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
     run = None
     if team.rank == 0:
         floor = _floor(path, config, metrics, real)
-        about = {"n_retrain": n_retrain, "device": device, "real": real, "initial_state": initial_state}
+        about = {
+            "n_retrain": n_retrain,
+            "device": device,
+            "world_size": team.size,
+            "real": real,
+            "initial_state": initial_state,
+        }
         about |= {"initial_identity": _initial_identity(init), "metrics": metrics.names(real)}
         about["features"] = config.data.features if features == AUTO else features
-        run = _open_directory(Run(path, config, keep_every=keep_every), metrics, floor, about)
+        kept = {"keep_every": keep_every, "keep_samples": keep_samples}
+        run = _open_directory(Run(path, config, **kept), metrics, floor, about)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
-    return Experiment(run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
+    shares = bool(init) and not _is_run(init) and team.size == 1
+    return Experiment(
+        run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images, shares
+    )
 
 
 def _open_directory(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any], about: Mapping[str, Any]) -> Run:
@@ -173,7 +193,9 @@ def _load_images(config: RunConfig, data_dir: str | Path | None) -> tuple[np.nda
     """The real images of a run, and the held-out ones if its data set, and these files, have some. Raises DataError."""
     real, _ = config.data.load("train", data_dir)
     test = config.data.load("test", data_dir)[0] if "test" in config.data.counts else ()
-    return real[: config.n_real or None], test if len(test) else None
+    real = real[: config.n_real or None]
+    test = test[: len(real)] if config.rehearsal else test
+    return real, test if len(test) else None
 
 
 def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) -> Mapping[str, np.ndarray]:
@@ -208,7 +230,8 @@ def _floor(path: Path, config: RunConfig, metrics: ImageMetrics, real: np.ndarra
     if (path / "floor.json").exists():
         return {}
     try:
-        return metrics.floor(real, seed=stage_seed(config.seed, 0, "floor"))
+        n_splits = 2 if config.rehearsal else N_SPLITS
+        return shared_floor(metrics, real, seed=stage_seed(config.seed, 0, "floor"), n_splits=n_splits)
     except ValueError as error:
         raise ConfigError(
             f"n_real = {len(real)} is not allowed: half of them are too few to be measured against the other half "

@@ -40,6 +40,32 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     )
 
 
+def append_line(file: Path, value: Mapping[str, Any], whole: int) -> int:
+    """Adds ``value``, sealed, as a line of JSON to a file of ``whole`` bytes, made if need be, and syncs it: the whole
+    line or none of it. Returns the bytes that the file then has. Raises RunError."""
+    line = (json.dumps(sealed(value), allow_nan=False) + "\n").encode()
+    try:
+        with open(file, "ab", buffering=0) as stream:
+            if stream.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(stream.fileno())
+    except OSError as error:
+        if file.exists():
+            os.truncate(file, whole)
+        raise cannot_write(file, error) from error
+    return whole + len(line)
+
+
+def cut_torn_line(file: Path) -> int:
+    """Cuts off what a kill left of a last line without its end, if anything; returns the bytes that are left."""
+    if not file.is_file():
+        return 0
+    whole = file.read_bytes().rfind(b"\n") + 1
+    if whole < file.stat().st_size:
+        os.truncate(file, whole)
+    return whole
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

@@ -13,6 +13,7 @@ import numpy as np
 
 from iterative_retraining.datasets.options import of_network
 from iterative_retraining.errors import DataError
+from iterative_retraining.file_kinds import seems_to_be
 
 FOLDERS = ("/usr/share/datasets/fashion-mnist",)  # where Debian's package puts the files
 HOW = (
@@ -95,5 +96,6 @@ def _read_idx(name: str, sha256: str, shape: tuple[int, ...], data_dir: str | Pa
         raise DataError(f"{path} cannot be read or is damaged ({error}); {HOW}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise DataError(f"{path} is damaged or another file: SHA-256 {found}, should be {sha256}; {HOW}")
+        what = f"SHA-256 {found}, should be {sha256}; it seems to be {seems_to_be(path)}"
+        raise DataError(f"{path} is damaged or another file: {what}; {HOW}")
     return np.frombuffer(content, dtype=np.uint8, offset=head).reshape(shape)

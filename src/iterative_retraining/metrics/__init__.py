@@ -1,10 +1,12 @@
 """Metrics of generated images: one file a metric, METRICS by name, and all of them together as `ImageMetrics`."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from iterative_retraining.files import data_sha256
 from iterative_retraining.interfaces import FeatureSpace
 from iterative_retraining.metrics.class_entropy import ClassEntropy
 from iterative_retraining.metrics.density_coverage import DensityCoverage
@@ -33,6 +35,7 @@ METRICS: dict[str, type[FeatureMetric]] = {
     "held_out": AgainstHeldOut,
 }
 VALUES = {name: value for metric in METRICS.values() for name, value in metric.values.items()}
+N_SPLITS = 20  # halvings of a floor
 BESIDE_FEATURES = PIXEL_VALUES | MODEL_VALUES
 """Values of images and of models themselves, which no metric of features yields."""
 
@@ -95,10 +98,12 @@ class ImageMetrics:
         device: str = "cpu",
         **settings: Any,
     ) -> None:
-        self.features, self.test = features, test
+        self.features, self.test, self.device = features, test, device
         classifier = features if hasattr(features, "classes") else None
         self._given = {"names": names, "classifier": classifier, "device": device, **settings}
         self._real: np.ndarray | None = None
+        self.shared: np.ndarray | None = None
+        """Generated images whose features other runs need too: they are kept in the cache."""
 
     def _prepare(self, real: np.ndarray) -> None:
         if self._real is real:
@@ -115,10 +120,20 @@ class ImageMetrics:
 
     def __call__(self, generated: np.ndarray, *, real: np.ndarray) -> Values:
         self._prepare(real)
-        found = self._metrics(self.features(generated)) | pixel_variance(generated)
+        shared = self.shared is not None and np.array_equal(generated, self.shared[: len(generated)])
+        features = cached(self.features, generated) if shared else self.features(generated)
+        found = self._metrics(features) | pixel_variance(generated)
         return found | Values({}, features=self.features.name)
 
-    def floor(self, real: np.ndarray, *, seed: int, n_splits: int = 20) -> dict[str, Any]:
+    def key(self, real: np.ndarray) -> str:
+        """A hash of all that its values against ``real`` depend on, but for the code and the machine."""
+        self._prepare(real)
+        features = [array for array in (self.real_features, self.test_features) if array is not None]
+        settings = sorted((name, repr(value)) for name, value in self._given.items() if name != "classifier")
+        digests = [data_sha256(array) for array in (real, *features)]
+        return hashlib.sha256(repr([self.features.name, self.names(real), settings, digests]).encode()).hexdigest()
+
+    def floor(self, real: np.ndarray, *, seed: int, n_splits: int = N_SPLITS) -> dict[str, Any]:
         """What chance gives: the same metrics between real images and other real ones, the real-vs-real floors.
 
         Two of them. Of halves: a list for each value, over ``n_splits`` random halvings of ``real`` (M images), one

@@ -28,21 +28,22 @@ class HasLoss(Protocol):
 @dataclass(frozen=True)
 class ModelLoss:
     """The loss of ``model``, as it is now, on held-out images ``test``, uint8 (K, H, W, C), and on as many of the
-    training images: the first min(K, `MOST_IMAGES`) of each, under about `N_EVALUATIONS` noises that are always the
+    training images: the first min(K, `MOST_IMAGES`) of each, under about ``n_evaluations`` noises that are always the
     same. held_out_loss rises where a model learns by heart; training_loss goes on falling.
     """
 
     model: HasLoss
     test: np.ndarray
+    n_evaluations: int = N_EVALUATIONS
 
     def __call__(self, generated: np.ndarray, *, real: np.ndarray) -> dict[str, float]:
         """What generated images look like does not count."""
         n = min(len(self.test), len(real), MOST_IMAGES)
-        asked = {"seed": 0, "n_noises": max(1, N_EVALUATIONS // n)}
+        asked = {"seed": 0, "n_noises": max(1, self.n_evaluations // n)}
         losses = {"held_out": self.model.loss(self.test[:n], **asked), "training": self.model.loss(real[:n], **asked)}
         return {f"{of}_{name}": value for of, found in losses.items() for name, value in found.items()}
 
 
-def losses_of(model: object, test: np.ndarray | None) -> list[ModelLoss]:
+def losses_of(model: object, test: np.ndarray | None, n_evaluations: int = N_EVALUATIONS) -> list[ModelLoss]:
     """The metric of a model that has a loss, where images are held out; else none."""
-    return [ModelLoss(model, test)] if test is not None and hasattr(model, "loss") else []
+    return [ModelLoss(model, test, n_evaluations)] if test is not None and hasattr(model, "loss") else []

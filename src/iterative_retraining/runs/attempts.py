@@ -22,15 +22,23 @@ class Terminated(KeyboardInterrupt):
 
 
 def bytes_needed(
-    state: int, item: int, n_samples: int, n_retrain: int, history_length: int | None, keep_every: int
+    state: int,
+    item: int,
+    n_samples: int,
+    n_retrain: int,
+    history_length: int | None,
+    keep_every: int,
+    keep_samples: int = 0,
 ) -> int:
     """Bytes that a run of ``n_retrain`` retrainings takes at most, from those of its weights and of one item.
 
     Weights: theta_0, the last, the next, and every ``keep_every``-th; ``n_samples`` samples of as many generations as
-    the scheme reads and of the next; previews, as if PNG did not compress them.
+    the scheme reads, of the next, and of every ``keep_samples``-th; previews, as if PNG did not compress them.
     """
     kept = n_retrain // keep_every if keep_every else 0
     generations = n_retrain + 1 if history_length is None else min(history_length, n_retrain) + 1
+    if keep_samples:
+        generations = min(n_retrain + 1, generations + n_retrain // keep_samples + 1)
     return (3 + kept) * state + (generations * n_samples + (n_retrain + 1) * N_PREVIEW) * item
 
 
@@ -47,7 +55,7 @@ def check_disk(path: Path, needed: int) -> None:
         raise RunError(
             f"{path} needs about {needed / 1e6:.1f} MB and its disk has {free / 1e6:.1f} MB free; free some space, "
             "choose another run_dir, retrain less often (n_retrain), with less synthetic data (lam) or a smaller "
-            "network (model_options), or keep fewer weights (keep_every)"
+            "network (model_options), or keep fewer weights (keep_every) or samples (keep_samples)"
         )
 
 

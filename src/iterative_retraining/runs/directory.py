@@ -5,16 +5,14 @@
     ledger.jsonl             a line per complete generation, written last
     fit.safetensors          if asked for: the fit under way, to go on from its middle
     checkpoint-0003.safetensors, samples-0003.npy, preview-0003.png
-                             weights and samples of the last complete generation (weights of theta_0 stay too, and of
-                             every k-th generation if asked for)
+                             weights and samples of the last complete generation (weights of theta_0 stay too, and
+                             weights or samples of every k-th generation if asked for)
 
 A generation is complete when its ledger line is. Every other file is written beside its place, synced and renamed, so
 whatever a kill leaves behind belongs to a generation without a line and is written again. Lines and JSON files are
 sealed: they hold the SHA-256 of the rest of them.
 """
 
-import errno
-import json
 import math
 import os
 import re
@@ -28,7 +26,7 @@ from safetensors.numpy import save
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import RunError
-from iterative_retraining.files import cannot_write, sealed, state_sha256, write_file, write_json
+from iterative_retraining.files import append_line, cut_torn_line, sealed, state_sha256, write_file, write_json
 from iterative_retraining.runs.locks import lock
 from iterative_retraining.runs.reading import (
     FIT,
@@ -56,18 +54,22 @@ class Run:
     another configuration, or if a file of what is complete is missing or damaged.
 
     keep_every: k > 0 keeps the weights of every k-th generation, as does each k that an earlier attempt was given.
+    keep_samples: the same for samples.
     """
 
-    def __init__(self, path: str | Path, config: RunConfig, *, keep_every: int = 0) -> None:
-        self.path, self.config, self.keep_every = Path(path), config, keep_every
+    def __init__(self, path: str | Path, config: RunConfig, *, keep_every: int = 0, keep_samples: int = 0) -> None:
+        self.path, self.config, self.keep_every, self.keep_samples = Path(path), config, keep_every, keep_samples
         self._refuse_other_files()  # before the first file of ours lies among them
         self._lock = lock(self.path)
         try:
             self._claim()
             self.rows, manifest = read_ledger(self.path), read_manifest(self.path)
             check_whole(self.path, self.rows, manifest)
-            self._kept = {keep_every, *(attempt.get("keep_every", 0) for attempt in manifest["attempts"])} - {0}
-            self._length = self._cut_torn_line()
+            asked = [{"keep_every": keep_every, "keep_samples": keep_samples}, *manifest["attempts"]]
+            every = {"checkpoint": "keep_every", "samples": "keep_samples"}
+            self._kept = {kind: {one.get(name, 0) for one in asked} - {0} for kind, name in every.items()}
+            # A kill can leave a line without its end: that generation is not complete and is computed again.
+            self._length = cut_torn_line(self.path / "ledger.jsonl")
             if self.rows:
                 for kind in ("checkpoint", "samples"):
                     check_file(self.path, kind, self.rows[-1])
@@ -103,19 +105,6 @@ class Run:
             }
             text = "; ".join(f"{key}: there {old!r}, asked for {new!r}" for key, (old, new) in differing.items())
             raise RunError(f"{self.path} holds a run of another configuration ({text}); choose another run_dir")
-
-    def _cut_torn_line(self) -> int:
-        """A kill can leave a line without its end: that generation is not complete and is computed again.
-
-        Returns the bytes of the ledger.
-        """
-        ledger = self.path / "ledger.jsonl"
-        if not ledger.is_file():
-            return 0
-        whole = ledger.read_bytes().rfind(b"\n") + 1
-        if whole < ledger.stat().st_size:
-            os.truncate(ledger, whole)
-        return whole
 
     @property
     def is_open(self) -> bool:
@@ -190,24 +179,11 @@ class Run:
         if samples.dtype == np.uint8:
             strip = Image.fromarray(_strip(preview))
             write_file(file_of(self.path, "preview", t), lambda file: strip.save(file, format="PNG"))
-        self._append(row | digests)
-        self._prune(t, history_length)
-
-    def _append(self, row: dict[str, Any]) -> None:
+        row |= digests
         self._check_open()
-        ledger = self.path / "ledger.jsonl"
-        line = (json.dumps(sealed(row), allow_nan=False) + "\n").encode()
-        try:
-            with open(ledger, "ab", buffering=0) as file:
-                if file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-        except OSError as error:
-            if ledger.exists():
-                os.truncate(ledger, self._length)
-            raise cannot_write(ledger, error) from error
-        self._length += len(line)
+        self._length = append_line(self.path / "ledger.jsonl", row, self._length)
         self.rows.append(row)
+        self._prune(t, history_length)
 
     def _prune(self, last: int, history_length: int | None) -> None:
         (self.path / FIT).unlink(missing_ok=True)
@@ -217,10 +193,10 @@ class Run:
                 continue
             kind, generation = found[1], int(found[2])
             if kind == "checkpoint":
-                keep = generation in (0, last) or any(generation % k == 0 for k in self._kept)
+                needed = generation in (0, last)
             else:
-                keep = history_length is None or last - generation < history_length
-            if not keep:
+                needed = history_length is None or last - generation < history_length
+            if not needed and not any(generation % k == 0 for k in self._kept[kind]):
                 file.unlink()
 
 

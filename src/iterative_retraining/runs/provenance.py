@@ -17,7 +17,7 @@ from iterative_retraining.errors import RunError
 from iterative_retraining.files import data_sha256, sealed, state_sha256, write_json
 from iterative_retraining.runs.directory import Run
 from iterative_retraining.runs.reading import read_manifest as read_manifest
-from iterative_retraining.runs.source import Pair, of_run, source_sha256
+from iterative_retraining.runs.source import Pair, definitions, of_run, source_sha256
 
 PACKAGES = ("iterative-retraining", "torch", "numpy", "scipy", "scikit-learn")
 
@@ -78,6 +78,7 @@ def write_manifest(
     n_retrain: int,
     device: str,
     real: np.ndarray,
+    world_size: int = 1,
     initial_state: Mapping[str, np.ndarray] | None = None,
     initial_identity: Mapping[str, Any] | None = None,
     features: str | None = None,
@@ -85,7 +86,8 @@ def write_manifest(
 ) -> None:
     """Adds this attempt to the run's ``manifest.json``: when, from which generation on, code, versions, hardware.
 
-    ``initial_identity``: the configuration of the run that it starts from, so that this can be run again too.
+    ``world_size``: how many processes work on it. ``initial_identity``: the configuration of the run that it starts
+    from, so that this can be run again too.
     ``features``, ``metrics``: their names in the registries; None if any of them may be used. The code is told by the
     hash of the definitions that the run can reach, and under ``sources`` they stand, once for each hash.
     Raises RunError, and gives the directory free, if earlier attempts had other real images.
@@ -106,8 +108,15 @@ def write_manifest(
     source = source_sha256(pairs)
     manifest["sources"] = manifest.get("sources", {}) | {source: pairs}
     attempt = {"started": _now(), "first_generation": len(run.rows), "keep_every": run.keep_every}
+    attempt |= {"keep_samples": run.keep_samples, "world_size": world_size}
     manifest["attempts"].append(attempt | {"source_sha256": source, **this_machine(device)})
     write_json(run.path / "manifest.json", sealed(manifest))
+
+
+def measured_here(device: str) -> dict[str, Any]:
+    """An attempt at measuring a run again: when, by what code, on what machine."""
+    source = source_sha256(definitions(roots=("metrics.ImageMetrics",)))
+    return {"started": _now(), "source_sha256": source, **this_machine(device)}
 
 
 def sources_here(manifest: Mapping[str, Any]) -> list[Pair]:
@@ -119,9 +128,13 @@ def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None
     """Completes the last attempt in the manifest: how it ended ("complete", "stopped" or "failed"), the message of what
     ended it, the most memory that its process has held so far, and its wall time. An attempt that was killed has none
     of these."""
+    import torch
+
     manifest = read_manifest(run.path)
     ending = {"ended": _now(), "outcome": outcome, "message": message, "seconds": seconds}
     manifest["attempts"][-1] |= ending | {"last_generation": len(run.rows) - 1, "peak_memory_bytes": peak_memory()}
+    if torch.cuda.is_initialized():
+        manifest["attempts"][-1]["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated()
     write_json(run.path / "manifest.json", sealed(manifest))
 
 

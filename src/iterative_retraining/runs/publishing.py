@@ -9,25 +9,32 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from iterative_retraining.errors import RunError
 from iterative_retraining.runs.reading import read_config, read_ledger, read_manifest, read_strip
 
 CRATE = "ro-crate-metadata.json"
 FILES = ("config.json", "manifest.json", "ledger.jsonl", "floor.json")  # of a run; its previews become one picture
+MEASURED_AGAIN = ("manifest-*.json", "ledger-*.jsonl", "floor-*.json")
 
 
 def publish(runs: Sequence[str | Path], results: str | Path) -> list[Path]:
     """Copies the small part of each run into ``results/<run id>``, its previews joined into one samples.png, and
     describes all of ``results`` in a crate (`write_crate`).
 
-    Returns the folders written.
+    Returns the folders written. Raises RunError for a rehearsal, before anything is written.
     """
+    for run in runs:
+        config = read_config(run)
+        if config["identity"].get("rehearsal") or "rehearsal" in config["run_id"]:
+            raise RunError(f"{run} is a rehearsal ({config['run_id']}), and never published; publish the run itself")
     targets = []
     for run in map(Path, runs):
         target = Path(results) / read_config(run)["run_id"]
         target.mkdir(parents=True, exist_ok=True)
         targets.append(target)
         strips = [read_strip(run / f"preview-{t:04d}.png") for t in range(len(read_ledger(run)))]
-        for name in FILES:
+        measured_again = [file.name for pattern in MEASURED_AGAIN for file in run.glob(pattern)]
+        for name in (*FILES, *measured_again):
             if strips or name != "ledger.jsonl":  # a run may fail before its first generation
                 shutil.copyfile(run / name, target / name)
         if strips:

@@ -17,93 +17,10 @@ from safetensors.numpy import load_file
 
 from iterative_retraining.errors import RunError
 from iterative_retraining.files import SEAL, file_sha256, state_sha256, unsealed
+from iterative_retraining.runs.schemas import DIGEST, SCHEMAS
 
 FIT = "fit.safetensors"
 ENDINGS = {"checkpoint": "safetensors", "samples": "npy", "preview": "png"}
-
-
-def _object(required: str, **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": required.split(), "properties": properties}
-
-
-TEXT, NUMBER, MAPPING = {"type": "string"}, {"type": "number"}, {"type": "object"}
-COUNT = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
-SECONDS = {"type": "number", "minimum": 0}
-DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-TEXT_OR_NULL, COUNT_OR_NULL = {"type": ["string", "null"]}, {"type": ["integer", "null"], "minimum": 0}
-
-IDENTITY = _object(
-    "dataset model scheme lam seed options init",
-    **dict.fromkeys(("dataset", "model", "scheme", "init", "latents"), TEXT),
-    **dict.fromkeys(("n_images_initial", "n_images_per_retraining"), COUNT_OR_NULL),
-    lam={"type": ["number", "null"], "minimum": 0},
-    seed=COUNT,
-    n_real=COUNT,
-    options={"type": "object", "properties": {"network": TEXT, "solver": TEXT}},
-    scheme_options=MAPPING,
-)
-CONFIG = _object("run_id identity", run_id=TEXT, identity=IDENTITY)
-ROW = {
-    **_object(
-        "generation n_images n_real n_synthetic seconds_fit seconds_sample seconds_metrics checkpoint_sha256 "
-        "samples_sha256",
-        **dict.fromkeys(("generation", "n_images", "n_real", "n_synthetic"), COUNT),
-        **dict.fromkeys(("seconds_fit", "seconds_sample", "seconds_metrics"), SECONDS),
-        **dict.fromkeys(("checkpoint_sha256", "samples_sha256"), DIGEST),
-    ),
-    "additionalProperties": NUMBER,
-}
-GIT = _object("commit dirty", commit=TEXT_OR_NULL, dirty={"type": ["boolean", "null"]})
-HARDWARE = _object("device name threads", device=TEXT, name=TEXT, threads={**COUNT, "minimum": 1}, cpu_capability=TEXT)
-MADE_BY = {
-    "source_sha256": DIGEST,
-    "git": GIT,
-    "python": TEXT,
-    "packages": {"type": "object", "additionalProperties": TEXT},
-    "hardware": HARDWARE,
-}
-ATTEMPT = _object(
-    "started first_generation git python packages hardware",
-    **MADE_BY,
-    **dict.fromkeys(("started", "ended", "message"), TEXT),
-    outcome={"enum": ["complete", "stopped", "failed"]},
-    first_generation=COUNT,
-    last_generation={"type": "integer", "minimum": -1},
-    keep_every=COUNT,
-    peak_memory_bytes=COUNT,
-    seconds=SECONDS,
-)
-ATTEMPT["dependentRequired"] = {"outcome": ["message", "ended"]}
-MANIFEST = _object(
-    "run_id config n_retrain real_sha256 attempts",
-    config=IDENTITY,
-    measured=_object("", features=TEXT_OR_NULL, metrics={"type": ["array", "null"], "items": TEXT}),
-    sources={
-        "type": "object",
-        "additionalProperties": {
-            "type": "array",
-            "items": {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 2},
-        },
-    },
-    run_id=TEXT,
-    real_sha256=DIGEST,
-    n_retrain=COUNT,
-    attempts={"type": "array", "items": ATTEMPT, "minItems": 1},
-    initial_weights_sha256=TEXT_OR_NULL,
-    initial_identity={"anyOf": [{"type": "null"}, IDENTITY]},
-    reproduced={"type": "array", "items": _object("generations source_sha256", generations=COUNT, **MADE_BY)},
-)
-_PLAIN = {"type": ["string", "number", "null"]}
-FLOOR = {
-    **_object("features n_images", features=TEXT, n_images={**COUNT, "minimum": 1}),
-    "additionalProperties": {
-        "anyOf": [
-            _PLAIN,
-            {"type": "array", "items": NUMBER, "minItems": 1},
-            {"type": "object", "additionalProperties": _PLAIN},
-        ]
-    },
-}
 RESTORE = "restore it, or start again in another directory"
 
 
@@ -144,8 +61,7 @@ def _parsed(text: bytes, schema: str) -> Any:
 
 @cache
 def _validator(schema: str) -> jsonschema.Draft202012Validator:
-    schemas = {"config": CONFIG, "row": ROW, "manifest": MANIFEST, "floor": FLOOR}
-    return jsonschema.Draft202012Validator(schemas[schema])
+    return jsonschema.Draft202012Validator(SCHEMAS[schema])
 
 
 def _read_json(file: Path, schema: str) -> dict[str, Any]:
@@ -171,20 +87,33 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     return _read_json(file, "manifest") if file.exists() else {"attempts": []}
 
 
-def read_floor(path: str | Path) -> dict[str, Any]:
+def named(path: str | Path, file: str, measurement: str = "") -> Path:
+    """Where a run directory keeps ``file``, such as ledger.jsonl, of its own or of a later ``measurement`` by name."""
+    stem, _, ending = file.partition(".")
+    return Path(path) / (f"{stem}-{measurement}.{ending}" if measurement else file)
+
+
+def read_floor(path: str | Path, measurement: str = "") -> dict[str, Any]:
     """The real-vs-real floor of a run: the metrics' settings, and the values of each over random halvings.
 
+    measurement: the name of a later one, see `iterative_retraining.remeasure`; "" for the run's own.
     Raises RunError if it is missing or damaged.
     """
-    return _read_json(Path(path) / "floor.json", "floor")
+    return _read_json(named(path, "floor.json", measurement), "floor")
 
 
-def read_ledger(path: str | Path) -> list[dict[str, Any]]:
+def read_measurement(path: str | Path, measurement: str) -> dict[str, Any]:
+    """What made a later measurement of a run: feature space, settings, and every attempt. Raises RunError."""
+    return _read_json(named(path, "manifest.json", measurement), "measurement")
+
+
+def read_ledger(path: str | Path, measurement: str = "") -> list[dict[str, Any]]:
     """The complete generations of a run directory, generation 0 first; a last line without its end does not count.
 
+    measurement: the name of a later one, which has the generations that were kept; "" for the run's own.
     Raises RunError if a complete line does not parse, lacks something or is out of order.
     """
-    file = Path(path) / "ledger.jsonl"
+    file = named(path, "ledger.jsonl", measurement)
     try:
         lines = file.read_bytes().split(b"\n")[:-1]
     except (FileNotFoundError, NotADirectoryError):
@@ -195,15 +124,17 @@ def read_ledger(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines):
         try:
             row = _parsed(line, "row")
-            if row["generation"] != number:
+            if row["generation"] != number and not measurement:
                 raise ValueError(f"generation {row['generation']} where {number} belongs")
+            if any(row["generation"] == other["generation"] for other in rows):
+                raise ValueError(f"generation {row['generation']} is there twice")
         except ValueError as error:
             raise RunError(
                 f"{file}, line {number + 1} is damaged ({error}); restore it, or cut the file before that line and "
                 "start again in another directory with init= this one"
             ) from error
         rows.append(row)
-    return rows
+    return sorted(rows, key=lambda row: row["generation"])
 
 
 def check_whole(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
@@ -258,6 +189,14 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     if not rows:
         raise RunError(f"{path} holds no complete generation yet")
     return load_file(check_file(Path(path), "checkpoint", rows[-1]))
+
+
+def state_of(path: Path, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The weights of a generation. Raises RunError if they are no longer kept, or damaged."""
+    file = file_of(path, "checkpoint", row["generation"])
+    if not file.is_file():
+        raise RunError(f"{file} is missing: the weights of generation {row['generation']} are no longer kept")
+    return load_file(check_file(path, "checkpoint", row))
 
 
 def read_fit(path: Path, seed: int) -> dict[str, np.ndarray] | None:

@@ -25,17 +25,19 @@ def find_results(start: str | Path = ".") -> list[Path]:
     raise FileNotFoundError(f"no folder 'results' with runs at or above {Path(start).resolve()}; give run_dirs instead")
 
 
-def read_runs(paths: Iterable[str | Path]) -> pd.DataFrame:
+def read_runs(paths: Iterable[str | Path], measurement: str = "") -> pd.DataFrame:
     """One row per run and generation: the ledger's columns, and run_id, path, dataset, model, scheme, lam,
     scheme_options (JSON text), seed.
 
+    measurement: the name of a later one, whose ledger is read instead, see `iterative_retraining.remeasure`.
     ``lam`` is NaN for a scheme that has none. Raises RunError for a directory that is no run or has no generation yet.
     """
     tables = []
     for path in map(Path, paths):
-        config, rows = read_config(path), read_ledger(path)
+        config, rows = read_config(path), read_ledger(path, measurement)
         if not rows:
-            raise RunError(f"{path} holds no complete generation yet")
+            what = f"measurement {measurement!r}" if measurement else "complete generation yet"
+            raise RunError(f"{path} holds no {what}")
         columns = {key: config["identity"][key] for key in ("dataset", "model", "scheme", "seed")}
         lam, scheme_options = config["identity"]["lam"], config["identity"].get("scheme_options", {})
         columns |= {"lam": np.nan if lam is None else lam, "scheme_options": json.dumps(scheme_options)}

@@ -13,6 +13,7 @@ from iterative_retraining.metrics.features.checks import FeatureEntry
 from iterative_retraining.metrics.features.classifiers import DIGITS, FASHION_MNIST, FASHION_MNIST14, ClassifierFeatures
 from iterative_retraining.metrics.features.dino import DINOV2
 from iterative_retraining.metrics.features.inception import INCEPTION_CLEAN, INCEPTION_LEGACY_PYTORCH
+from iterative_retraining.metrics.features.random_inception import INCEPTION_RANDOM
 
 FEATURES: dict[str, FeatureEntry] = {
     "digits": DIGITS,
@@ -21,6 +22,7 @@ FEATURES: dict[str, FeatureEntry] = {
     "inception-legacy_pytorch": INCEPTION_LEGACY_PYTORCH,
     "inception-clean": INCEPTION_CLEAN,
     "dinov2": DINOV2,
+    "inception-random": INCEPTION_RANDOM,
 }
 AUTO = "auto"
 

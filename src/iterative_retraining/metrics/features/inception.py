@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from iterative_retraining.errors import WeightsError
+from iterative_retraining.file_kinds import seems_to_be, unfinished
 from iterative_retraining.metrics.features.checks import check_images, three_channels
 
 
@@ -36,14 +37,17 @@ class WeightsFile:
         path = path / self.name if path.is_dir() or not str(given) else path
         how = f"download {self.url} and set features_weights to the file (SHA-256 {self.sha256})"
         if not path.is_file():
-            raise WeightsError(f"Inception weights {path} are missing: {how}")
+            raise WeightsError(f"Inception weights {path} are missing: {how}{unfinished(path)}")
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise WeightsError(f"Inception weights {path} cannot be read ({error}): {how}") from error
         if found != self.sha256:
-            raise WeightsError(f"Inception weights {path} are damaged or another file (SHA-256 {found}): {how}")
+            raise WeightsError(
+                f"Inception weights {path} are damaged or another file (SHA-256 {found}); it seems to be "
+                f"{seems_to_be(path)}: {how}"
+            )
         return path
 
 
