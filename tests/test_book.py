@@ -99,7 +99,8 @@ return found.slice(0, 5)"""
 # Every thing that scrolls sideways, and is not folded away, can be reached by the keyboard.
 UNREACHED = """
 return [...document.querySelectorAll("pre, div.math, .pst-scrollable-table-container")]
-  .filter((e) => e.scrollWidth > e.clientWidth && e.tabIndex !== 0 && !e.closest("details:not([open])")).map((e) => e.outerHTML.slice(0, 120))"""
+  .filter((e) => e.scrollWidth > e.clientWidth && e.tabIndex !== 0 && !e.closest("details:not([open])"))
+  .map((e) => e.outerHTML.slice(0, 120))"""
 AXE = """
 const done = arguments[0], told = (v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).slice(0, 3)}`;
 axe.run({resultTypes: ["violations"]}).then((found) => done(found.violations.map(told)))"""
