@@ -37,6 +37,7 @@ def finished(path: Path, **parameters) -> Path:
 
 
 def test_a_floor_is_computed_once_and_is_the_same_to_the_bit(caches, digits, monkeypatch):
+    monkeypatch.setattr("iterative_retraining.runs.shared_work.cached_numbers", cached_numbers)
     metrics, calls = ImageMetrics(build_features("digits", "digits")), []
     honest = ImageMetrics.floor
 

@@ -22,7 +22,7 @@ from iterative_retraining.errors import (
 )
 from iterative_retraining.files import sealed, write_json
 from iterative_retraining.interfaces import Model, Scheme
-from iterative_retraining.metrics import N_SPLITS, ImageMetrics
+from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
 from iterative_retraining.metrics.model_loss import losses_of
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
@@ -230,8 +230,8 @@ def _floor(path: Path, config: RunConfig, metrics: ImageMetrics, real: np.ndarra
     if (path / "floor.json").exists():
         return {}
     try:
-        n_splits = 2 if config.rehearsal else N_SPLITS
-        return shared_floor(metrics, real, seed=stage_seed(config.seed, 0, "floor"), n_splits=n_splits)
+        few = {"n_splits": 2} if config.rehearsal else {}
+        return shared_floor(metrics, real, seed=stage_seed(config.seed, 0, "floor"), **few)
     except ValueError as error:
         raise ConfigError(
             f"n_real = {len(real)} is not allowed: half of them are too few to be measured against the other half "

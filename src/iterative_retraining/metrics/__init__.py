@@ -35,7 +35,6 @@ METRICS: dict[str, type[FeatureMetric]] = {
     "held_out": AgainstHeldOut,
 }
 VALUES = {name: value for metric in METRICS.values() for name, value in metric.values.items()}
-N_SPLITS = 20  # halvings of a floor
 BESIDE_FEATURES = PIXEL_VALUES | MODEL_VALUES
 """Values of images and of models themselves, which no metric of features yields."""
 
@@ -133,7 +132,7 @@ class ImageMetrics:
         digests = [data_sha256(array) for array in (real, *features)]
         return hashlib.sha256(repr([self.features.name, self.names(real), settings, digests]).encode()).hexdigest()
 
-    def floor(self, real: np.ndarray, *, seed: int, n_splits: int = N_SPLITS) -> dict[str, Any]:
+    def floor(self, real: np.ndarray, *, seed: int, n_splits: int = 20) -> dict[str, Any]:
         """What chance gives: the same metrics between real images and other real ones, the real-vs-real floors.
 
         Two of them. Of halves: a list for each value, over ``n_splits`` random halvings of ``real`` (M images), one

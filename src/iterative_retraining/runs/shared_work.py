@@ -23,10 +23,10 @@ from iterative_retraining.seeding import stage_seed
 from iterative_retraining.training_set import TrainingSet
 
 
-def shared_floor(metrics: ImageMetrics, real: np.ndarray, *, seed: int, n_splits: int) -> Mapping[str, Any]:
+def shared_floor(metrics: ImageMetrics, real: np.ndarray, *, seed: int, **settings: int) -> Mapping[str, Any]:
     """`ImageMetrics.floor`, kept in the cache. Raises what that raises."""
-    name = _name("floor", metrics.device, metrics.key(real), seed, n_splits)
-    return cached_numbers(name, lambda: metrics.floor(real, seed=seed, n_splits=n_splits))
+    name = _name("floor", metrics.device, metrics.key(real), seed, settings)
+    return cached_numbers(name, partial(metrics.floor, real, seed=seed, **settings))
 
 
 class SharedStart:
