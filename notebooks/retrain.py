@@ -22,7 +22,9 @@
 # | `n_retrain` | retrainings after θ₀; may be raised later, the run then goes on |
 # | `n_images_initial`, `n_images_per_retraining` | training budgets of θ₀ and of each retraining, in images shown |
 # | `n_real` | 0 for all real images, or how many of them there are to be, the first of the data set |
+# | `rare_class`, `rare_share` | -1, or a class of the real images of which only that share is there: biased real data |
 # | `latents` | `fresh` noise for the samples of every generation, or `fixed`, the same in all, as in the paper's code |
+# | `selector`, `keep_rate`, `selector_options` | empty, or which of the model's samples go on into the next training set: `random`, `fld_quality`, `fld_memorisation`, `density`, `confidence`, `discriminator`, `herding`, `kmeans`, `likelihood`, `verifier` or `choice`; what share of them; and overrides of the selector's options |
 # | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
 # | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or published weights: an EDM network (`.pkl`), a checkpoint of torchcfm (`.pt`, its EMA), a folder of a diffusers DDPM; nothing in such a file is executed, and `model` and `model_options` have to be those of its network |
 # | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
@@ -48,7 +50,12 @@ n_retrain = 5
 n_images_initial = 180_000
 n_images_per_retraining = 36_000
 n_real = 0
+rare_class = -1
+rare_share = 0.1
 latents = "fresh"
+selector = ""
+keep_rate = 0.5
+selector_options = {}
 seed = 0
 device = "auto"
 data_dir = ""
@@ -74,7 +81,8 @@ from iterative_retraining.runs.progress import (
 
 names = (
     "dataset model scheme lam scheme_options n_retrain n_images_initial n_images_per_retraining seed device data_dir init "
-    "features features_weights run_dir keep_every keep_samples checkpoint_images n_real latents rehearsal model_options tensorboard_dir"
+    "features features_weights run_dir keep_every keep_samples checkpoint_images n_real rare_class rare_share latents selector "
+    "keep_rate selector_options rehearsal model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}

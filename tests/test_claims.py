@@ -173,6 +173,15 @@ def test_runs_are_chosen_by_data_set_parameters_and_length():
     assert judge(claim(trend("above", 1.6, of="last"), n_retrain=5), runs).verdict == UNDECIDED  # it is 1.6 at 5
 
 
+def test_an_arm_that_names_no_selector_and_no_rare_class_has_none():
+    plain, other = lines(0.12), lines(0.5, selector="density")
+    rare = lines(0.9, rare_class=8)
+    runs = pd.concat([plain, other, rare])
+    assert judge(claim(trend("within", 0.15)), runs).verdict == HOLDS
+    assert judge(claim(trend("above", 0.4, arm=REAL | {"selector": "density"})), runs).verdict == HOLDS
+    assert judge(claim(trend("above", 0.8), where={"rare_class": 8}), runs).verdict == HOLDS
+
+
 def test_an_arm_that_is_two_is_refused():
     twice = pd.concat([lines(0.1, solver="heun"), lines(0.2, solver="rk4")])
     with pytest.raises(ConfigError, match=r"selects several runs of one seed: .*; say what tells them apart"):

@@ -16,6 +16,7 @@ from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.retrain import retrain
 from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.schemes import SCHEMES, Mix
+from iterative_retraining.selectors import SELECTORS, Selection
 from iterative_retraining.training_set import TrainingSet
 
 from conftest import ROOT
@@ -44,19 +45,21 @@ def real(examples) -> np.ndarray:
 def registered(examples, monkeypatch) -> None:
     """The one line of each."""
     monkeypatch.setitem(SCHEMES, "window", examples["scheme"].Window)
+    monkeypatch.setitem(SELECTORS, "brightness", examples["selector"].Brightness)
     monkeypatch.setitem(MODELS, "kernel_density", examples["model"].KERNEL_DENSITY_FAMILY)
     monkeypatch.setitem(METRICS, "variance_left", examples["metric"].VarianceLeft)
     monkeypatch.setitem(DATASETS, "bars", examples["dataset"].Bars())
 
 
-def test_there_are_four_examples_of_at_most_40_lines():
-    assert set(BLOCKS) == {"scheme", "model", "dataset", "metric"}
+def test_there_are_five_examples_of_at_most_40_lines():
+    assert set(BLOCKS) == {"scheme", "selector", "model", "dataset", "metric"}
     assert max(len(block.splitlines()) for block in BLOCKS.values()) <= 40
 
 
 @pytest.mark.usefixtures("registered")
 def test_together_they_are_a_run_that_is_named_and_goes_on(tmp_path: Path):
     given = {"dataset": "bars", "model": "kernel_density", "scheme": "window", "scheme_options": {"history_length": 2}}
+    given |= {"selector": "brightness", "keep_rate": 0.8}
     parts = []
     for n_retrain in (1, 2):
         experiment = open_experiment(**given, n_real=40, n_retrain=n_retrain, run_dir=tmp_path / "run")
@@ -66,7 +69,7 @@ def test_together_they_are_a_run_that_is_named_and_goes_on(tmp_path: Path):
     assert [(r.n_real, r.n_synthetic) for r in records] == [(40, 0), (40, 40), (40, 80)]
     assert all(0 < record.metrics["variance_left"] < 2 for record in records)
     assert parts[0] == parts[1]
-    assert parts[0].startswith("bars-kernel_density-window-history_length2-")
+    assert parts[0].startswith("bars-kernel_density-window-history_length2-brightness-keep0.8-")
     np.testing.assert_array_equal(load_dataset("bars")[0][:40], experiment.real)
 
 
@@ -96,6 +99,13 @@ def test_the_model_samples_by_index_and_by_weight_and_goes_on_from_its_state(exa
     weighted = TrainingSet((real, dark), (rows, rows), weights=(0.2, 0.8))
     share = (still.fit(weighted, seed=0).sample(4000, seed=2) == 0).all(axis=(1, 2, 3)).mean()
     assert abs(share - 0.8) < 4 * np.sqrt(0.8 * 0.2 / 4000)
+
+
+def test_the_selector_keeps_the_brightest(examples):
+    images = np.arange(10, dtype=np.uint8)[::-1, None, None, None] + np.zeros((1, 2, 2, 1), np.uint8)
+    selection = Selection(examples["selector"].Brightness(), 0.3)
+    kept = selection.keep(images, 3, real=images, model=None, seed=0)
+    np.testing.assert_array_equal(kept, images[:3])
 
 
 def test_the_data_set_is_what_it_says(examples):

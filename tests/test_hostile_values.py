@@ -19,6 +19,7 @@ from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models import MODELS
 from iterative_retraining.schemes import SCHEMES, scheme_defaults
+from iterative_retraining.selectors import SELECTORS, selector_defaults
 
 SMALL = {"dataset": "digits", "model": "gaussian", "n_real": 40, "n_retrain": 1, "device": "cpu", "run_dir": "run"}
 NUMBERS = [-1, 0, 1, 3, 7, 0.5, 1.5, 5e-324, 10**9, 1e9, 2**63, 1e300, 1.7e308, math.inf, -math.inf, math.nan]
@@ -119,6 +120,20 @@ def test_an_option_of_a_model_is_refused_by_name_or_the_run_opens(folder, case, 
 @settings(common, max_examples=60)
 @given(case=st.sampled_from(of_schemes()), value=VALUES)
 def test_an_option_of_a_scheme_is_refused_by_name_or_the_run_opens(folder, case, value):
+    check(folder, *case, value)
+
+
+def of_selectors() -> list[tuple[dict, str, str]]:
+    """Every option of every selector, and the keep rate with each."""
+    options = [
+        ({"selector": name}, "selector_options", option) for name in SELECTORS for option in selector_defaults(name)
+    ]
+    return options + [({"selector": name}, "", "keep_rate") for name in SELECTORS]
+
+
+@settings(common, max_examples=60)
+@given(case=st.sampled_from(of_selectors()), value=VALUES)
+def test_an_option_of_a_selector_is_refused_by_name_or_the_run_opens(folder, case, value):
     check(folder, *case, value)
 
 

@@ -14,6 +14,7 @@ FLOORS = (
     ("interfaces",),
     ("datasets", "schemes"),
     ("metrics", "models"),
+    ("selectors",),
     ("config",),
     ("retrain", "runs"),
     ("experiment", "parameters", "yaml_door"),

@@ -181,6 +181,7 @@ def test_the_values_are_what_they_always_were():
     for case, by_settings in json.loads(GOLDEN.read_text()).items():
         for settings, expected in by_settings.items():
             found = metrics[settings](cases[case])
-            assert [name for name in found if not name.startswith("held_out_")] == list(expected)
+            later = [name for name in found if name.startswith("held_out_") or name == "rarest_tenth"]
+            assert [name for name in found if name not in later] == list(expected)
             for name in expected:
                 np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-12, err_msg=name)

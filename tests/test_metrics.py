@@ -15,6 +15,7 @@ from iterative_retraining.metrics.uncertainty import jackknife
 RNG = np.random.default_rng(0)
 NAMES = ["fid", "rank", "kid", "kid_standard_error"]
 NAMES += ["precision", "recall", "density", "coverage", "authenticity", "copied"]
+RAREST = ["rarest_class", "rarest_tenth"]
 
 
 class Pixels:
@@ -33,17 +34,17 @@ class Pixels:
 def test_all_metrics_of_two_sets_are_those_of_the_single_functions():
     a, b, c = (RNG.normal(size=(n, 6)) for n in (90, 80, 70))
     found = compare(a, real=b, test=c, k=2, k_density=4)
-    assert list(found) == [*NAMES, "fld", "fld_gap", *AgainstHeldOut.values]
+    assert list(found) == [*NAMES, "fld", "fld_gap", *AgainstHeldOut.values, "rarest_tenth"]
     settings = {"precision_recall": {"k": 2}, "density_coverage": {"k_density": 4}}
     settings["held_out"] = {"k": 2, "k_density": 4}
-    for name in (name for name in METRICS if name != "class_entropy"):
+    for name in (name for name in METRICS if name not in ("class_entropy", "rarest_class")):
         single = METRICS[name](**settings.get(name, {}))
         values = single(a, real=b, **({"test": c} if single.needs else {}))
         assert values == {value: found[value] for value in single.values}
     about = {"k": 2, "k_density": 4, "n_generated": 90, "n_real": 80, "n_test": 70, "rank_generated": 6}
     assert {name: found.about[name] for name in about} == about
     assert "strict <" in found.about["tie_rule"]
-    assert list(FeatureMetrics(b)(a)) == NAMES
+    assert list(FeatureMetrics(b)(a)) == [*NAMES, "rarest_tenth"]
 
 
 def test_the_baseline_of_fld_is_fitted_once_and_changes_nothing(monkeypatch):
@@ -80,7 +81,7 @@ def test_images_of_one_class_have_no_entropy(digits):
     metric = ImageMetrics(build_features("auto", "digits"), test=digits[::7])
     ones = metric(digits[labels == 1], real=digits)
     assert ones["class_entropy"] < 0.2 < 2.2 < metric(digits, real=digits)["class_entropy"]
-    assert list(ones) == [*NAMES, "fld", "fld_gap", "class_entropy", *AgainstHeldOut.values, "pixel_variance"]
+    assert list(ones) == [*NAMES, "fld", "fld_gap", "class_entropy", *AgainstHeldOut.values, *RAREST, "pixel_variance"]
 
 
 def test_a_collapsed_generator_is_measured_without_trouble(digits):
@@ -99,7 +100,7 @@ def test_floor_is_seeded_and_lies_where_real_data_lie(digits):
     floor = metric.floor(digits, seed=1, n_splits=5)
     assert floor == metric.floor(digits, seed=1, n_splits=5)
     assert (floor["n_images"], floor["features"], floor["k"]) == (750, "digits-classifier-64", 3)
-    assert all(len(floor[name]) == 5 for name in [*NAMES, "class_entropy"])
+    assert all(len(floor[name]) == 5 for name in [*NAMES, "class_entropy", *RAREST])
     assert abs(np.mean(floor["kid"])) < 0.02
     assert 0.9 < np.mean(floor["density"]) < 1.1
     noise = np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8)
@@ -120,6 +121,7 @@ def test_the_floor_of_halves_says_its_n_and_held_out_images_give_one_at_the_real
     assert list(expected) == [
         *NAMES,
         "class_entropy",
+        *RAREST,
         "pixel_variance",
     ]  # no FLD: the held-out images would be judged by themselves
     assert json.loads(json.dumps(floor)) == floor

@@ -44,8 +44,11 @@ STUDIES = [
     "digits_controls",
     "digits_edm",
     "digits_families",
+    "digits_filters",
+    "digits_filters_flow",
     "digits_long",
     "digits_otcfm",
+    "digits_rare",
     "fashion14",
 ]
 
@@ -241,8 +244,9 @@ def test_a_profile_may_choose_the_feature_space_without_changing_what_its_runs_a
 
 def test_a_profile_that_is_not_there_names_those_that_are():
     there = (
-        "cpu, digits_ablations, digits_controls, digits_edm, digits_families, digits_long, digits_otcfm, fashion, "
-        "fashion14, fashion_cpu, paper/ddpm-cifar10, paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
+        "cpu, digits_ablations, digits_controls, digits_edm, digits_families, digits_filters, digits_filters_flow, "
+        "digits_long, digits_otcfm, digits_rare, fashion, fashion14, fashion_cpu, paper/ddpm-cifar10, "
+        "paper/edm-cifar10, paper/edm-ffhq64, paper/otcfm-cifar10, quick"
     )
     with pytest.raises(ConfigError, match=rf"no profile 'quik'; .* there are: {there}; did you mean 'quick'\?$"):
         load_profile(ROOT / "profiles" / "quik.yml")

@@ -74,7 +74,8 @@ def _work(run: PlannedRun, n_complete: int) -> Work:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{run.run_id}: {error}") from error
     scheme, left = config.built_scheme, range(n_complete, n_retrain + 1)
-    drawn, history = n_drawn(n, scheme), scheme.history_length or math.inf
+    keep_rate = config.keep_rate if config.selector else None
+    drawn, history = n_drawn(n, scheme, keep_rate), scheme.history_length or math.inf
     weights = {0, n_retrain, *range(0, n_retrain + 1, run.parameters.get("keep_every") or n_retrain + 1)}
     every = run.parameters.get("keep_samples", 1)
     sampled = [t for t in range(n_retrain + 1) if n_retrain - t < history or (every and t % every == 0)]

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from iterative_retraining.config import RunConfig, check_count, refuse_unknown
+from iterative_retraining.config import OF_SELECTION, RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.metrics.features import AUTO, FEATURES
 from iterative_retraining.models.paths import SAMPLER_OPTIONS
@@ -35,7 +35,8 @@ RESOURCES = {
     "gpus_per_run": "GPUs that one run is split over, by torchrun",
 }
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
-NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining", "latents")  # arms that differ in these alone share one theta_0
+# Arms that differ in these alone share one theta_0.
+NOT_OF_THETA_0 = (*THETA_0, *OF_SELECTION, "n_images_per_retraining", "latents")
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,8 @@ def _runs(file: _File, change: Change) -> dict[str, PlannedRun]:
                 if isinstance(options := initial.get("model_options"), dict):
                     trained = {name: value for name, value in options.items() if name not in SAMPLER_OPTIONS}
                     initial["model_options"] = trained
-                theta_0 = _planned(file, change({**base, **initial, **THETA_0, "seed": seed}), None, i, k)
+                plain = {key: value for key, value in base.items() if key not in OF_SELECTION}
+                theta_0 = _planned(file, change({**plain, **initial, **THETA_0, "seed": seed}), None, i, k)
                 start = runs.setdefault(theta_0.run_id, theta_0).run_id
             run = _planned(file, parameters, start, i, k)
             if run.run_id in numbers:

@@ -13,6 +13,7 @@ from iterative_retraining.models import resolve_options
 from iterative_retraining.retrain import N_PREVIEW
 from iterative_retraining.runs.reading import read_config, read_floor, read_ledger, read_manifest
 from iterative_retraining.schemes import build_scheme
+from iterative_retraining.selectors import n_candidates
 
 # Options that change what a network learns or samples, but not how long a batch of either takes.
 SPEED_NEUTRAL = (
@@ -73,9 +74,10 @@ class _Measured:
     seconds_metrics: float
 
 
-def n_drawn(n: int, scheme: Scheme) -> int:
-    """Samples that a generation draws with ``n`` real data, previews included."""
-    return max(n, scheme.n_samples(n)) + N_PREVIEW
+def n_drawn(n: int, scheme: Scheme, keep_rate: float | None = None) -> int:
+    """Samples that a generation draws with ``n`` real data, previews included; ``keep_rate``: of its selector."""
+    n_kept = scheme.n_samples(n)
+    return max(n, n_kept if keep_rate is None else n_candidates(n_kept, keep_rate)) + N_PREVIEW
 
 
 def measured_speeds(
@@ -130,7 +132,7 @@ def _measured(path: Path) -> Iterator[_Measured]:
     identity, rows = read_config(path)["identity"], read_ledger(path)
     kind = Kind.of(*(identity[key] for key in ("dataset", "model", "options")), read_floor(path)["features"])
     scheme = build_scheme(identity["scheme"], identity["lam"], identity.get("scheme_options"))
-    drawn = n_drawn(rows[0]["n_real"], scheme)
+    drawn = n_drawn(rows[0]["n_real"], scheme, identity.get("keep_rate"))
     devices = ["an unknown device"] * len(rows)
     for attempt in read_manifest(path)["attempts"]:
         hardware, later = attempt["hardware"], devices[attempt["first_generation"] :]

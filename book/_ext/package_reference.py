@@ -16,7 +16,7 @@ MARK = "%% package reference"
 MISSING = (
     "*This book was built without the package, which its reference is made from: `make setup`, then build it again.*"
 )
-ROOMS = ("datasets", "schemes", "models", "metrics", "runs", "studies")
+ROOMS = ("datasets", "schemes", "models", "metrics", "selectors", "runs", "studies")
 QUOTED = re.compile(r"(``.+?``|`.+?`)")
 NAMED = r"[a-z_]\w*(?:, \w+)* ?: "  # at the start of a line
 

@@ -6,7 +6,7 @@ from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS, load_dataset
 from iterative_retraining.errors import ConfigError, DataError, RunError, UserError
 from iterative_retraining.experiment import Experiment, open_experiment
-from iterative_retraining.interfaces import Dataset, FeatureSpace, Metric, Model, ModelFamily, Run, Scheme
+from iterative_retraining.interfaces import Dataset, FeatureSpace, Metric, Model, ModelFamily, Run, Scheme, Selector
 from iterative_retraining.metrics import METRICS, ImageMetrics
 from iterative_retraining.metrics.features import FEATURES, build_features
 from iterative_retraining.models import MODELS, build_model, resolve_options
@@ -24,6 +24,7 @@ from iterative_retraining.schemes import (
     Weighted,
     build_scheme,
 )
+from iterative_retraining.selectors import SELECTORS, Selection, build_selector
 from iterative_retraining.training_set import TrainingSet
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "METRICS",
     "MODELS",
     "SCHEMES",
+    "SELECTORS",
     "Accumulate",
     "AccumulateSubsample",
     "ConfigError",
@@ -52,12 +54,15 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Scheme",
+    "Selection",
+    "Selector",
     "TrainingSet",
     "UserError",
     "Weighted",
     "build_features",
     "build_model",
     "build_scheme",
+    "build_selector",
     "find_results",
     "load_dataset",
     "open_experiment",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.config import RunConfig, check_count, check_device, check_path
+from iterative_retraining.config import OF_RARITY, RunConfig, check_count, check_device, check_path
 from iterative_retraining.distributed import Team, find_team
 from iterative_retraining.errors import (
     ConfigError,
@@ -21,7 +21,7 @@ from iterative_retraining.errors import (
     shown,
 )
 from iterative_retraining.files import sealed, write_json
-from iterative_retraining.interfaces import Model, Scheme
+from iterative_retraining.interfaces import FeatureSpace, Model, Scheme
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
 from iterative_retraining.metrics.model_loss import losses_of
@@ -33,7 +33,9 @@ from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.provenance import write_manifest
 from iterative_retraining.runs.shared_runs import SharedRun
 from iterative_retraining.runs.shared_work import SharedStart, shared_floor
+from iterative_retraining.schemes import synthetic_count
 from iterative_retraining.seeding import stage_seed
+from iterative_retraining.selectors import Selection
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Experiment:
     team: Team
     checkpoint_images: int = 0
     shares_start: bool = False
+    selection: Selection | None = None
 
     def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
         """The generations of the run, see `iterative_retraining.retrain.retrain`.
@@ -75,6 +78,7 @@ class Experiment:
                 n_retrain=self.n_retrain,
                 seed=config.seed,
                 fixed_latents=config.latents == "fixed",
+                selection=self.selection,
                 run=run,
                 initial_state=self.initial_state,
                 initial_samples=self.initial_samples,
@@ -126,6 +130,7 @@ def open_experiment(
         config.built_scheme.check(config.n_real or config.data.counts["train"], n_retrain)
         team, device = find_team(check_device(device))
         space = build_features(features, config.dataset, weights=features_weights, device=device)
+        selection = _selection(config, features, space)
         real, test = _load_images(config, data_dir or None)
         budgets = (config.n_images_initial, config.n_images_per_retraining)
         new_model = partial(_new_model, config, real.shape[1:], *budgets, device, team)
@@ -135,7 +140,7 @@ def open_experiment(
     samples = _initial_samples(init, config) if init else None
     metrics, scheme = ImageMetrics(space, test=test, device=device), config.built_scheme
     path = Path(run_dir or Path("runs") / "manual" / config.run_id)
-    n_samples = max(len(real), scheme.n_samples(len(real)))
+    n_samples = max(len(real), scheme.n_samples(len(real)))  # more are drawn for a selector, and not kept
     counts = (n_samples, n_retrain, scheme.history_length, keep_every, keep_samples)
     state = model.state_bytes(real.shape[1:])
     check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
@@ -156,9 +161,8 @@ def open_experiment(
     if team.size > 1:
         run = SharedRun(path, config, team, run)
     shares = bool(init) and not _is_run(init) and team.size == 1
-    return Experiment(
-        run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images, shares
-    )
+    parts = (run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
+    return Experiment(*parts, shares, selection)
 
 
 def _open_directory(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any], about: Mapping[str, Any]) -> Run:
@@ -189,13 +193,43 @@ def _new_model(
     return config.family.build(item_shape, config.options, **budgets, device=device, team=team)
 
 
+def _selection(config: RunConfig, features: str, space: FeatureSpace) -> Selection | None:
+    """The selection of a run, checked. It looks in the feature space of the data set, whatever metrics look in: which
+    space that is belongs to the run. Raises ValueError for another space, and for what the run does not offer."""
+    if config.built_selector is None:
+        return None
+    if features not in (AUTO, config.data.features):
+        raise ValueError(
+            f"features = {features!r} is not allowed with selector = {config.selector!r}: a selector looks in the "
+            f"feature space of the data set, {config.data.features!r}; set features to {AUTO!r}"
+        )
+    target = getattr(config.data, "log_prob", None)
+    selection = Selection(config.built_selector, config.keep_rate, features=space, target=target)
+    selection.check(config.n_real or config.data.counts["train"], has_density=config.family.has_density)
+    return selection
+
+
 def _load_images(config: RunConfig, data_dir: str | Path | None) -> tuple[np.ndarray, np.ndarray | None]:
     """The real images of a run, and the held-out ones if its data set, and these files, have some. Raises DataError."""
-    real, _ = config.data.load("train", data_dir)
+    real, labels = config.data.load("train", data_dir)
     test = config.data.load("test", data_dir)[0] if "test" in config.data.counts else ()
-    real = real[: config.n_real or None]
+    real, labels = real[: config.n_real or None], labels[: config.n_real or None]
+    real = real if config.rare_class < 0 else real[rows_with_rare(labels, config.rare_class, config.rare_share)]
     test = test[: len(real)] if config.rehearsal else test
     return real, test if len(test) else None
+
+
+def rows_with_rare(labels: np.ndarray, rare_class: int, rare_share: float) -> np.ndarray:
+    """All rows but those of the rare class beyond the first floor(rare_share count). Raises ValueError if it has none
+    then."""
+    of_class = np.flatnonzero(labels == rare_class)
+    n = synthetic_count(rare_share, len(of_class))
+    if n == 0:
+        raise ValueError(
+            f"rare_class = {rare_class} with rare_share = {rare_share:g} is not allowed: of the "
+            f"{len(of_class)} real images of that class none is left"
+        )
+    return np.setdiff1d(np.arange(len(labels)), of_class[n:])
 
 
 def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) -> Mapping[str, np.ndarray]:
@@ -211,8 +245,9 @@ def _initial_samples(init: str, config: RunConfig) -> np.ndarray | None:
     if not _is_run(init) or len(read_ledger(Path(init))) != 1:
         return None
     identity, own = read_config(Path(init))["identity"], config.identity()
-    same = ("dataset", "n_real", "model", "options", "seed")
-    return read_samples(Path(init)) if all(identity.get(key) == own[key] for key in same) else None
+    same = ("dataset", "n_real", *OF_RARITY, "model", "options", "seed")
+    drawn = not identity.get("selector") and all(identity.get(key) == own.get(key) for key in same)
+    return read_samples(Path(init)) if drawn else None
 
 
 def _is_run(init: str) -> bool:

@@ -115,6 +115,53 @@ class Scheme(Protocol):
         """D_t, t > 0, never empty, of real data (n, ...) and samples of generations 0..t-1, ``history[-1]`` last."""
 
 
+class Candidates(Protocol):
+    """The samples of one generation, of which a selector keeps some; a `Selector` reads what it needs."""
+
+    items: np.ndarray
+    """(N, ...), i.i.d. by index."""
+    features: np.ndarray
+    """Of the items, (N, D)."""
+    real_features: np.ndarray
+    """Of the real data, in the same space, (M, D)."""
+
+    def probabilities(self) -> np.ndarray:
+        """Of the classes of each item, by the classifier of the feature space, (N, n_classes)."""
+
+    def log_prob(self) -> np.ndarray:
+        """Log-density of each item under the model that drew it, up to a constant, (N,)."""
+
+    def target_log_prob(self) -> np.ndarray:
+        """Log-density of each item under the distribution of the real data, (N,)."""
+
+
+class Selector(Protocol):
+    """Which samples go into the next training set: a frozen dataclass whose fields are its options.
+
+    Raises ValueError, when it is built, for a value that is not allowed.
+    """
+
+    name: ClassVar[str]
+    style: ClassVar[Mapping[str, Any]]
+    """How its arms are drawn, if it has looks of its own: color and marker."""
+    needs: frozenset[str]
+    """What `Candidates` has to offer beside features: any of "classes", "density", "target"."""
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and legends."""
+
+    @property
+    def id_part(self) -> str:
+        """The part of a run id that tells it, such as "likelihood-endbottom"."""
+
+    def check(self, *, keep_rate: float, n_real: int, n_classes: int | None) -> None:
+        """Raises ValueError, before anything is spent, for a run that it cannot serve; n_classes: of the classifier."""
+
+    def rows(self, candidates: Candidates, n_kept: int, *, seed: int) -> np.ndarray:
+        """The rows of exactly ``n_kept`` different candidates, rising."""
+
+
 class Dataset(Protocol):
     """A set of real images that runs can be about."""
 

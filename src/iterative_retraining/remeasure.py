@@ -27,6 +27,7 @@ import torch
 from iterative_retraining.config import RunConfig, check_device
 from iterative_retraining.datasets import load_dataset
 from iterative_retraining.errors import ConfigError, RunError, UserError
+from iterative_retraining.experiment import rows_with_rare
 from iterative_retraining.files import append_line, cut_torn_line, data_sha256, sealed, write_json
 from iterative_retraining.metrics import METRICS, ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
@@ -123,7 +124,14 @@ def _chosen(path: Path, rows: Sequence[Mapping[str, Any]], generations: Sequence
 
 def _images(path: Path, identity: Mapping[str, Any], data_dir: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The real images of the run, compared with those that it began with, and the held-out ones. Raises RunError."""
-    real = load_dataset(identity["dataset"], data_dir or None)[0][: identity.get("n_real") or None]
+    if identity.get("selector"):
+        raise RunError(
+            f"{path} keeps the samples that its selector {identity['selector']!r} chose, not those that were measured, "
+            "so it cannot be measured again"
+        )
+    real, labels = (a[: identity.get("n_real") or None] for a in load_dataset(identity["dataset"], data_dir or None))
+    if "rare_class" in identity:
+        real = real[rows_with_rare(labels, identity["rare_class"], identity["rare_share"])]
     began = read_manifest(path).get("real_sha256")
     if began != data_sha256(real):
         raise RunError(f"{path} was made with other real images (SHA-256 {began}); set --data-dir as it was then")

@@ -10,6 +10,7 @@ import numpy as np
 from iterative_retraining.interfaces import Metric, Model, Run, Scheme
 from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.seeding import stage_seed
+from iterative_retraining.selectors.selection import Selection
 
 N_PREVIEW = 16
 Progress = Callable[[int, int, int], None]
@@ -54,6 +55,7 @@ def retrain(
     n_retrain: int,
     seed: int | tuple[int, ...],
     fixed_latents: bool = False,
+    selection: Selection | None = None,
     run: Run | None = None,
     initial_state: Mapping[str, np.ndarray] | None = None,
     initial_samples: np.ndarray | None = None,
@@ -65,26 +67,34 @@ def retrain(
     theta_t = A(D_t) where ``scheme`` makes D_t of ``real`` (n, ...) and of the samples of the generations before. Every
     generation samples at least n items, of which the first n are measured; with ``fixed_latents`` from the same noise
     in all generations, as the paper's code does (Theorem 2 assumes fresh samples).
+    With a ``selection`` more are drawn than ``scheme`` needs, and it keeps of them what ``scheme`` then gets; what is
+    measured is the first n of all, so the model and not the choice.
     ``initial_samples`` of ``initial_state`` are not drawn again if there are enough of them; they have to be those that
     the model would draw itself: those of generation 0 of a run with this seed and these weights.
     ``progress(generation, n_images_seen, n_images)`` watches the fits.
 
     With a ``run``, generations it already holds are yielded from its ledger and not computed again; each new one is
-    on disk before it is yielded. Raises ValueError for n_retrain < 0, for too few real data, and for samples without
-    the state that they are of; and what model, scheme and run raise.
+    on disk before it is yielded. Raises ValueError for n_retrain < 0, for too few real data, for samples without the
+    state that they are of, and for a selection for several seeds at once; and what model, scheme, selection and run
+    raise.
     """
     if n_retrain < 0:
         raise ValueError(f"n_retrain = {n_retrain} is not allowed: it counts retrainings, 0 or more")
     if initial_samples is not None and initial_state is None:
         raise ValueError("initial_samples are of initial_state, which is not given; give both, or none")
     scheme.check(len(real), n_retrain)
+    if selection is not None:
+        if isinstance(seed, tuple):
+            raise ValueError("a selection is for the samples of one model: give one seed, not several")
+        selection.check(len(real), has_density=hasattr(model, "log_prob"))
     run = MemoryRun() if run is None else run
     for row in run.rows[: n_retrain + 1]:
         yield GenerationRecord.from_row(row)
     if run.rows and len(run.rows) <= n_retrain:
         model.load_state_dict(run.load_state())
 
-    n, n_samples = len(real), max(len(real), scheme.n_samples(len(real)))
+    n, n_kept = len(real), scheme.n_samples(len(real))
+    n_samples = max(n, n_kept if selection is None else selection.n_candidates(n_kept))
     enough = initial_samples is not None and len(initial_samples) >= n_samples
     for generation in range(len(run.rows), n_retrain + 1):
         watch, clock = _Watch(generation, progress), _Clock()
@@ -106,6 +116,9 @@ def retrain(
             preview = model.sample(N_PREVIEW, seed=stage_seed(seed, 0, "preview"))  # the same latents every time
             seconds_sample = clock.lap()
 
+        kept = samples
+        if selection is not None:
+            kept = selection.keep(samples, n_kept, real=real, model=model, seed=stage_seed(seed, generation, "select"))
         measured = {name: value for metric in metrics for name, value in metric(samples[:n], real=real).items()}
         record = GenerationRecord(
             generation=generation,
@@ -117,7 +130,7 @@ def retrain(
             seconds_sample=seconds_sample,
             seconds_metrics=clock.lap(),
         )
-        run.commit(record.row(), model.state_dict(), samples, preview, scheme.history_length)
+        run.commit(record.row(), model.state_dict(), kept, preview, scheme.history_length)
         yield record
 
 

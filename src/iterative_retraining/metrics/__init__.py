@@ -17,6 +17,7 @@ from iterative_retraining.metrics.kid import KID
 from iterative_retraining.metrics.likelihood import FLD
 from iterative_retraining.metrics.memorisation import Memorisation
 from iterative_retraining.metrics.metric import FeatureMetric, choose, measure_all
+from iterative_retraining.metrics.minorities import RarestClass, RarestTenth
 from iterative_retraining.metrics.model_loss import MODEL_VALUES
 from iterative_retraining.metrics.pixels import PIXEL_VALUES, pixel_variance
 from iterative_retraining.metrics.precision_recall import PrecisionRecall
@@ -33,6 +34,8 @@ METRICS: dict[str, type[FeatureMetric]] = {
     "fld": FLD,
     "class_entropy": ClassEntropy,
     "held_out": AgainstHeldOut,
+    "rarest_class": RarestClass,
+    "rarest_tenth": RarestTenth,
 }
 VALUES = {name: value for metric in METRICS.values() for name, value in metric.values.items()}
 BESIDE_FEATURES = PIXEL_VALUES | MODEL_VALUES

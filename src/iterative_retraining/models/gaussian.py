@@ -9,6 +9,8 @@ from iterative_retraining.models.family import PlainFamily
 from iterative_retraining.seeding import noise_by_index
 from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
+LEVEL = 2 / 255  # the step between neighbouring pixel values in [-1, 1]
+
 
 class Gaussian:
     """A multivariate Gaussian with the sample mean and the unbiased covariance (divisor N - 1).
@@ -50,9 +52,16 @@ class Gaussian:
         return to_uint8(x) if self.is_image else x
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
-        """Log density in nats at ``x`` (N, D), float64 (N,). Raises ValueError if the covariance is singular."""
+        """Log density in nats at ``x`` (N, D), float64 (N,). Raises ValueError if the covariance is singular.
+
+        At uint8 images, that of their pixels in [-1, 1], each spread evenly over its level: the variance of that is
+        added to the covariance, which so is never singular.
+        """
+        cov = self.cov
+        if x.dtype == np.uint8:
+            x, cov = to_unit(x).reshape(len(x), -1).astype(np.float64), cov + LEVEL**2 / 12 * np.eye(len(cov))
         try:
-            factor = np.linalg.cholesky(self.cov)
+            factor = np.linalg.cholesky(cov)
         except np.linalg.LinAlgError as error:
             raise ValueError("the covariance is singular: this Gaussian has no density") from error
         z = np.linalg.solve(factor, (x - self.mean).T)

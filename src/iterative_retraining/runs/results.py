@@ -27,10 +27,11 @@ def find_results(start: str | Path = ".") -> list[Path]:
 
 def read_runs(paths: Iterable[str | Path], measurement: str = "") -> pd.DataFrame:
     """One row per run and generation: the ledger's columns, and run_id, path, dataset, model, scheme, lam,
-    scheme_options (JSON text), seed.
+    scheme_options (JSON text), selector, keep_rate, selector_options (JSON text), seed.
 
     measurement: the name of a later one, whose ledger is read instead, see `iterative_retraining.remeasure`.
-    ``lam`` is NaN for a scheme that has none. Raises RunError for a directory that is no run or has no generation yet.
+    ``lam`` is NaN for a scheme that has none, selector "" and keep_rate NaN for a run without.
+    Raises RunError for a directory that is no run or has no generation yet.
     """
     tables = []
     for path in map(Path, paths):
@@ -38,9 +39,11 @@ def read_runs(paths: Iterable[str | Path], measurement: str = "") -> pd.DataFram
         if not rows:
             what = f"measurement {measurement!r}" if measurement else "complete generation yet"
             raise RunError(f"{path} holds no {what}")
-        columns = {key: config["identity"][key] for key in ("dataset", "model", "scheme", "seed")}
-        lam, scheme_options = config["identity"]["lam"], config["identity"].get("scheme_options", {})
-        columns |= {"lam": np.nan if lam is None else lam, "scheme_options": json.dumps(scheme_options)}
+        identity = config["identity"]
+        columns = {key: identity[key] for key in ("dataset", "model", "scheme", "seed")}
+        columns |= {key: json.dumps(identity.get(key, {})) for key in ("scheme_options", "selector_options")}
+        columns |= {"selector": identity.get("selector", ""), "keep_rate": identity.get("keep_rate", np.nan)}
+        columns["lam"] = np.nan if identity["lam"] is None else identity["lam"]
         tables.append(pd.DataFrame(rows).assign(run_id=config["run_id"], path=str(path), **columns))
     if not tables:
         raise RunError("no run directories were given")

@@ -15,13 +15,17 @@ TEXT_OR_NULL, COUNT_OR_NULL = {"type": ["string", "null"]}, {"type": ["integer",
 
 IDENTITY = _object(
     "dataset model scheme lam seed options init",
-    **dict.fromkeys(("dataset", "model", "scheme", "init", "latents"), TEXT),
+    **dict.fromkeys(("dataset", "model", "scheme", "init", "latents", "selector"), TEXT),
     **dict.fromkeys(("n_images_initial", "n_images_per_retraining"), COUNT_OR_NULL),
     lam={"type": ["number", "null"], "minimum": 0},
     seed=COUNT,
     n_real=COUNT,
+    rare_class=COUNT,
+    rare_share=NUMBER,
     options={"type": "object", "properties": {"network": TEXT, "solver": TEXT}},
     scheme_options=MAPPING,
+    keep_rate=NUMBER,
+    selector_options=MAPPING,
     rehearsal={"type": "boolean"},
 )
 CONFIG = _object("run_id identity", run_id=TEXT, identity=IDENTITY)

@@ -100,6 +100,8 @@ def choices(
         "NETWORKS": () if network is None else (network,),
         "SOLVERS": tuple(identity["options"][name] for name in ("solver",) if name in identity["options"]),
     }
+    selector, reward = identity.get("selector"), identity.get("selector_options", {}).get("reward")
+    chosen |= {"SELECTORS": (selector,) if selector else (), "REWARDS": (reward,) if reward else ()}
     chosen |= {} if features is None else {"FEATURES": (features,)}
     chosen |= {} if metrics is None else {"METRICS": tuple(sorted(metrics))}
     init = identity.get("init") or ""

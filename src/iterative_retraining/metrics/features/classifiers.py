@@ -148,3 +148,8 @@ class ClassifierFeatures:
     def classes(self, features: np.ndarray) -> np.ndarray:
         """The predicted class of each image by its features (N, 64), (N,)."""
         return self.net.scores(torch.from_numpy(features).to(self.device)).argmax(dim=1).cpu().numpy()
+
+    @torch.inference_mode()
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """The probability of each class by features (N, 64), float32 (N, 10)."""
+        return self.net.scores(torch.from_numpy(features).to(self.device)).softmax(dim=1).cpu().numpy()

@@ -26,6 +26,7 @@ from iterative_retraining.studies.plots.runs import (
     sample_grid,
     sampler_curves,
 )
+from iterative_retraining.studies.plots.selected import curation_panels, filtered_variances
 from iterative_retraining.studies.plots.showing import show_with_numbers
 from iterative_retraining.studies.plots.slider import frames_slider
 from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage, verdict_counts
@@ -46,10 +47,12 @@ __all__ = [
     "arm_style",
     "attempts_by_run",
     "bias_in_n",
+    "curation_panels",
     "decay_by_dimension",
     "density_panels",
     "distances_over_time",
     "family_curves",
+    "filtered_variances",
     "frames_slider",
     "image_rows",
     "lines_by_arm",

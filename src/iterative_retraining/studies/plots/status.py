@@ -7,14 +7,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from iterative_retraining.studies.plots.style import PALETTE
-from iterative_retraining.studies.report.arms import arm_label
+from iterative_retraining.studies.report.arms import KEYS, arm_label
 
 STAGES = {"seconds_fit": "fit", "seconds_sample": "samples", "seconds_metrics": "metrics"}
 
 
 def seconds_by_stage(runs: pd.DataFrame) -> Figure:
     """Median wall seconds of a retraining by model and arm, stage by stage; theta_0 is left out."""
-    arms = [f"{r.model}, {arm_label(r.scheme, r.lam)}" for r in runs.itertuples()]
+    keys = runs[[key for key in KEYS if key in runs]].to_dict("records")
+    arms = [f"{model}, {arm_label(**key)}" for model, key in zip(runs.model, keys, strict=True)]
     table = runs.assign(arm=arms)[runs.generation > 0].groupby("arm")[list(STAGES)].median()
     figure, axis = plt.subplots(figsize=(7, 0.32 * len(table) + 1.2), layout="constrained")
     left = pd.Series(0.0, table.index)

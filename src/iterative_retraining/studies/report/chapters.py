@@ -10,22 +10,46 @@ import pandas as pd
 from iterative_retraining.runs.provenance import read_manifest, this_machine
 from iterative_retraining.runs.reading import read_config, read_ledger
 from iterative_retraining.runs.results import read_previews, read_runs
-from iterative_retraining.studies.report.arms import KEYS, arms
+from iterative_retraining.studies.report.arms import KEYS, arms, has_selector
 from iterative_retraining.studies.report.protocol import family_label
 
 
 def read_families(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
     """`read_runs` of each group of runs that differ in their arm and seed alone, under a name that tells how it
-    retrains (`family_label`); empty without ``paths``."""
+    retrains (`family_label`); empty without ``paths``. Runs with a selector are left out: `read_selected`."""
     groups: dict[tuple[str, str], list[Path]] = {}
     for path in map(Path, paths):
         identity = dict(read_config(path)["identity"])
+        if identity.get("selector"):
+            continue
         shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
         groups.setdefault((family_label(identity), json.dumps(shared, sort_keys=True)), []).append(path)
     families: dict[str, pd.DataFrame] = {}
     for (label, _), own in groups.items():
         again = f"\n({len(families) + 1})" if label in families else ""
         families[label + again] = read_runs(own)
+    return families
+
+
+def read_selected(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
+    """`read_runs` of the runs with a selector, in groups as in `read_families`, each with those without one that differ
+    from it in nothing else; up to the last generation that all have."""
+    groups: dict[str, list[Path]] = {}
+    for path in map(Path, paths):
+        identity = dict(read_config(path)["identity"])
+        shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
+        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(path)
+    families: dict[str, pd.DataFrame] = {}
+    for own in groups.values():
+        runs = read_runs(own)
+        chosen = runs[has_selector(runs)]
+        if len(chosen):
+            label = family_label(read_config(chosen.path.iloc[0])["identity"])
+            last = runs.groupby("run_id").generation.max().min()
+            again = f"\n({len(families) + 1})" if label in families else ""
+            families[label + again] = runs[
+                (runs.scheme.isin(chosen.scheme) | (runs.lam == 0)) & (runs.generation <= last)
+            ]
     return families
 
 

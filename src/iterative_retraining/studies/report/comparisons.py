@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from iterative_retraining.studies.report.arms import KEYS, arms, is_control
+from iterative_retraining.studies.report.arms import KEYS, arms, has_selector, is_control
 from iterative_retraining.studies.report.floors import band, n_of
 from iterative_retraining.studies.report.labels import label_of
 
@@ -33,7 +33,7 @@ def paired_tests(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> pd.DataF
     fewer than two common seeds; p is NaN where a difference is the same in all seeds.
     """
     table = levels(runs, metrics)
-    control = table[(table.scheme == "mix") & (table.lam == 0)].set_index("seed")
+    control = table[(table.scheme == "mix") & (table.lam == 0) & ~has_selector(table)].set_index("seed")
     rows = []
     for arm, arm_runs in arms(table):
         own = arm_runs.set_index("seed")
@@ -107,7 +107,9 @@ def family_tables(
 
 
 def arm_summary(runs: pd.DataFrame, floor: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers that the text of the image chapter quotes, by name; "(not run)" where ``runs`` has no such arm."""
+    """The numbers that the text of the image chapter quotes, by name; "(not run)" where ``runs`` has no such
+    arm. Arms with a selector are left out."""
+    runs = runs[~has_selector(runs)]
     final = runs[runs.generation == runs.generation.max()]
     synthetic = runs[runs.scheme == "fully_synthetic"].groupby("generation").mean(numeric_only=True)
     mixed = final[final.scheme == "mix"].groupby("lam").mean(numeric_only=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from iterative_retraining.errors import ConfigError
+from iterative_retraining.studies.report.arms import has_selector
 from iterative_retraining.studies.report.comparisons import levels
 
 HOLDS, FAILS, UNDECIDED = "holds here", "fails here", "undecided"
@@ -60,7 +61,12 @@ class Arms:
         return found
 
     def _selected(self, rows: pd.DataFrame, arm: Mapping[str, Any]) -> pd.DataFrame:
-        for name, value in {**self.where, **arm}.items():
+        """The rows that an arm asks for; one that names no selector or rare class has none."""
+        asked = {**self.where, **arm}
+        rows = rows if "selector" in asked else rows[~has_selector(rows)]
+        if "rare_class" in rows and "rare_class" not in asked:
+            rows = rows[rows.rare_class.isna()]
+        for name, value in asked.items():
             rows = rows[rows[name] == value] if name in rows else rows[:0]
         return rows
 

@@ -19,10 +19,18 @@ TELL = ("model", "solver", "n_steps", "n_images_initial", "n_images_per_retraini
 def read_groups(paths: Iterable[str | Path]) -> pd.DataFrame:
     """`with_parameters` of all runs at ``paths``, with every column of `TELL` (NaN where a run has no such option), and
     two more: ``group``, all of a run's identity but its arm and seed, and ``apart_from_sampler``, the same without the
-    options of the sampler; JSON text."""
-    tables = [with_parameters(Path(path)).assign(**_groups_of(Path(path))) for path in paths]
+    options of the sampler; JSON text. Runs with a selector or a rare class are left out, unless there are no others."""
+    paths = list(map(Path, paths))
+    paths = [path for path in paths if not _beyond(path)] or paths
+    tables = [with_parameters(path).assign(**_groups_of(path)) for path in paths]
     columns = dict.fromkeys([name for table in tables for name in table.columns] + list(TELL))
     return pd.concat(tables, ignore_index=True).reindex(columns=list(columns))
+
+
+def _beyond(path: Path) -> bool:
+    """Whether a run is of the chapter beyond the paper."""
+    identity = read_config(path)["identity"]
+    return bool(identity.get("selector")) or "rare_class" in identity
 
 
 def _groups_of(path: Path) -> dict[str, str]:

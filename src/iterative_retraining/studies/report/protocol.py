@@ -211,13 +211,16 @@ def implied_table(rows: Mapping[str, Retraining]) -> str:
 
 
 def family_label(identity: Mapping[str, Any]) -> str:
-    """How a run's model is retrained, in lines: model, peak rate, what the EMA keeps, latents."""
+    """How a run's model is retrained, in lines: model, peak rate, what the EMA keeps, latents; and its rare class."""
+    model = identity["model"]
+    if "rare_class" in identity:
+        model += f"\nclass {identity['rare_class']} at {identity['rare_share']:g}"
     if not MODELS[identity["model"]].trains_in_batches:
-        return identity["model"]
+        return model
     if not identity["options"]["warm_start"]:
-        return f"{identity['model']}\nfrom scratch"
+        return f"{model}\nfrom scratch"
     r = Retraining.of(identity)
-    return f"{identity['model']}\npeak rate {percent(r.peak_rate)}\nold EMA {percent(r.old_share)}\n{r.latents} latents"
+    return f"{model}\npeak rate {percent(r.peak_rate)}\nold EMA {percent(r.old_share)}\n{r.latents} latents"
 
 
 def sources_list(published: Mapping[str, PublishedFlags]) -> str:
