@@ -26,16 +26,17 @@ class Watch:
 
     def __init__(self, model: NetworkModel, sets: Mapping[str, np.ndarray]) -> None:
         self.model, self.sets, self.rows = model, sets, []
+        self.in_fit, self.stop = False, None
+        self.net = model.config.network.build()  # here, not in the thread that measures: it draws random numbers
 
     def load_fit(self, seed: int) -> None:
         """Nothing to go on from."""
 
     def save_fit(self, seed: int, state: Mapping[str, np.ndarray]) -> None:
         """Measures and prints."""
-        net = self.model.config.network.build()
         ema = {name.removeprefix("ema/"): torch.from_numpy(a) for name, a in state.items() if name.startswith("ema/")}
-        net.load_state_dict(ema)
-        losses = {name: loss(self.model, net.eval(), images) for name, images in self.sets.items()}
+        self.net.load_state_dict(ema)
+        losses = {name: loss(self.model, self.net.eval(), images) for name, images in self.sets.items()}
         self.rows.append({"images": int(state["n_seen"]), **losses})
         print(self.rows[-1], flush=True)
 

@@ -14,6 +14,7 @@ killed, the same command goes on after the last network that was finished. On a 
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ class Recorded(NetworkModel):
         super().__init__(*given)
         self.losses: list[torch.Tensor] = []
 
-    def _loss(self, images: torch.Tensor, rng: torch.Generator, weights: torch.Tensor | None = None) -> torch.Tensor:
-        loss = super()._loss(images, rng, weights)
-        self.losses.append(loss.detach())
-        return loss
+    def _losses(self, *given: Any) -> Iterator[torch.Tensor]:
+        self.losses.append(torch.zeros((), device=self.device))
+        for loss in super()._losses(*given):
+            self.losses[-1] += loss.detach()
+            yield loss
 
 
 def measured(given: argparse.Namespace, precision: str, seed: int) -> dict[str, object]:

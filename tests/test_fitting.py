@@ -97,6 +97,7 @@ class Memory:
 
     def __init__(self):
         self.kept, self.n_saved, self.n_loaded = None, 0, 0
+        self.in_fit, self.stop = False, None
 
     def load_fit(self, seed):
         found = self.kept is not None and self.kept[0] == seed

@@ -93,7 +93,10 @@ def test_memory_that_does_not_suffice_says_the_way_out(tmp_path, monkeypatch, er
 
     monkeypatch.setattr(NetworkModel, "fit", fit)
     experiment = open_experiment(run_dir=tmp_path / "run", **TINY_RUN)
-    message = r"generation 0: out of memory \(.*\); a smaller one of batch_size = 32, .*0 complete generations are kept"
+    message = (
+        r"generation 0: out of memory \(.*\); with micro_batch below 32 .* is the same run, while a smaller one of "
+        r"batch_size = 32, .*0 complete generations are kept"
+    )
     with pytest.raises(RunError, match=message):
         next(experiment.records())
     experiment.run.close()

@@ -197,9 +197,9 @@ def test_the_gradient_is_the_weighted_sum_of_those_of_the_images(digits, process
 class Recording(NetworkModel):
     """Remembers the images and weights of its batches."""
 
-    def _loss(self, images, rng, weights=None):
+    def _losses(self, images, rng, weights=None, dropout=None):
         self.seen = [*getattr(self, "seen", []), (images, weights)]
-        return super()._loss(images, rng, weights)
+        return super()._losses(images, rng, weights, dropout)
 
 
 def test_images_carry_the_weights_of_their_parts(digits):

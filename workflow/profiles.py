@@ -15,6 +15,8 @@ import yaml
 from iterative_retraining.config import OF_SELECTION, RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.metrics.features import AUTO, FEATURES
+from iterative_retraining.models.checkpoints import check_minutes
+from iterative_retraining.models.memory import check_micro_batch
 from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.parameters import load_yaml
 from iterative_retraining.runs.origin import init_identity
@@ -22,11 +24,19 @@ from iterative_retraining.runs.origin import init_identity
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
 PATHS = ("init", "features_weights", "data_dir", "tensorboard_dir")
 # Of a run, but not of its identity.
-BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", "keep_samples", "checkpoint_images", *PATHS)
-RUN_KEYS = (
-    *(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed", "rehearsal")),
-    *BESIDE_CONFIG,
+BESIDE_CONFIG = (
+    "n_retrain",
+    "model_options",
+    "features",
+    "keep_every",
+    "keep_samples",
+    "checkpoint_images",
+    "checkpoint_minutes",
+    "micro_batch",
+    *PATHS,
 )
+NOT_GIVEN = ("options", "init", "seed", "rehearsal")
+RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in NOT_GIVEN), *BESIDE_CONFIG)
 Change = Callable[[Mapping[str, Any]], dict[str, Any]]
 RESOURCES = {
     "threads": "threads of a run",
@@ -280,6 +290,8 @@ def _check_beside_config(parameters: Mapping[str, Any]) -> None:
     check_count("keep_every", parameters.get("keep_every", 0), "it counts generations")
     check_count("keep_samples", parameters.get("keep_samples", 1), "it counts generations")
     check_count("checkpoint_images", parameters.get("checkpoint_images", 0), "it counts images")
+    check_minutes(parameters.get("checkpoint_minutes", "auto"))
+    check_micro_batch(parameters.get("micro_batch", "auto"))
     for name in PATHS:
         if not isinstance(parameters.get(name, ""), str):
             raise ConfigError(f"{name} = {parameters[name]!r} is not allowed: it is a path, as text")

@@ -25,6 +25,8 @@ from iterative_retraining.interfaces import FeatureSpace, Model, Scheme
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
 from iterative_retraining.metrics.model_loss import losses_of
+from iterative_retraining.models.checkpoints import check_minutes, chosen_minutes
+from iterative_retraining.models.memory import check_micro_batch, chosen_micro_batch
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
 from iterative_retraining.runs.attempts import attempt, bytes_needed, check_disk
@@ -33,7 +35,7 @@ from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.provenance import write_manifest
 from iterative_retraining.runs.shared_runs import SharedRun
 from iterative_retraining.runs.shared_work import SharedStart, shared_floor
-from iterative_retraining.schemes import synthetic_count
+from iterative_retraining.schemes import set_size, synthetic_count
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.selectors import Selection
 
@@ -54,6 +56,8 @@ class Experiment:
     checkpoint_images: int = 0
     shares_start: bool = False
     selection: Selection | None = None
+    checkpoint_minutes: float = 0.0
+    micro_batch: int = 0
 
     def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
         """The generations of the run, see `iterative_retraining.retrain.retrain`.
@@ -62,8 +66,10 @@ class Experiment:
         attempt ends is written into the manifest. Raises Terminated on SIGTERM, RunError if memory does not suffice.
         """
         model, run, config = self.new_model(), self.run, self.run.config
-        if self.checkpoint_images and hasattr(model, "keep_fits"):
-            model.keep_fits(run, self.checkpoint_images)
+        if (self.checkpoint_images or self.checkpoint_minutes) and hasattr(model, "keep_fits"):
+            model.keep_fits(run, self.checkpoint_images, 60 * self.checkpoint_minutes)
+        if hasattr(model, "split_batches"):
+            model.split_batches(self.micro_batch)
         loop_model = model
         if self.shares_start and not run.rows:
             loop_model = SharedStart(model, self.metrics, config, self.initial_state)
@@ -99,6 +105,8 @@ def open_experiment(
     keep_every: int = 0,
     keep_samples: int = 1,
     checkpoint_images: int = 0,
+    checkpoint_minutes: float | str = "auto",
+    micro_batch: int | str = "auto",
     **parameters: Any,
 ) -> Experiment:
     """Checks the parameters, opens the run directory and writes its manifest and its real-vs-real floor.
@@ -109,7 +117,10 @@ def open_experiment(
     `iterative_retraining.metrics.features.build_features`: one space for all generations of a run.
     ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last; ``keep_samples`` =
     k > 0 the samples of every k-th, which can then be measured again (`iterative_retraining.remeasure`);
-    ``checkpoint_images`` = k > 0 leaves a checkpoint within a fit every k images, from which a killed one goes on.
+    ``checkpoint_images`` = k > 0 leaves a checkpoint within a fit every k images, from which a killed one goes on, and
+    ``checkpoint_minutes`` > 0 by time; with either SIGTERM leaves one. "auto": see `models.checkpoints`.
+    ``micro_batch``: how many images of a batch are trained on at once, which changes memory, time and rounding alone;
+    "auto" is all of them on a CPU and what fits on a GPU, see `iterative_retraining.models.memory`.
     The floor, and the samples of published weights ``init``, are shared by runs in the user's cache.
     In a process that ``torchrun`` has started, the run is that of all its processes.
     Raises ConfigError for a bad parameter, RunError for a bad directory or a disk that is too small.
@@ -118,6 +129,7 @@ def open_experiment(
     keep_every = check_count("keep_every", keep_every, "it counts generations")
     keep_samples = check_count("keep_samples", keep_samples, "it counts generations, 0 for those that are needed")
     checkpoint_images = check_count("checkpoint_images", checkpoint_images, "it counts images, 0 for no checkpoints")
+    micro_batch, minutes = check_micro_batch(micro_batch), check_minutes(checkpoint_minutes)
     paths = {"data_dir": data_dir, "init": init, "run_dir": run_dir, "features_weights": features_weights}
     for name, value in paths.items():
         check_path(name, value)
@@ -143,26 +155,27 @@ def open_experiment(
     n_samples = max(len(real), scheme.n_samples(len(real)))  # more are drawn for a selector, and not kept
     counts = (n_samples, n_retrain, scheme.history_length, keep_every, keep_samples)
     state = model.state_bytes(real.shape[1:])
-    check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + (4 * state if checkpoint_images else 0))
+    minutes = chosen_minutes(minutes, device)
+    of_fits = 8 * state if checkpoint_images or minutes else 0  # weights, EMA, two moments, and as much while written
+    check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + of_fits)
+    largest_set = partial(set_size, scheme, len(real), n_retrain)
+    micro_batch = chosen_micro_batch(micro_batch, model, largest_set, real[0].nbytes)
     run = None
     if team.rank == 0:
         floor = _floor(path, config, metrics, real)
-        about = {
-            "n_retrain": n_retrain,
-            "device": device,
-            "world_size": team.size,
-            "real": real,
-            "initial_state": initial_state,
-        }
-        about |= {"initial_identity": _initial_identity(init), "metrics": metrics.names(real)}
+        about = {"n_retrain": n_retrain, "device": device, "world_size": team.size, "real": real}
+        about |= {"initial_state": initial_state, "initial_identity": _initial_identity(init)}
+        about["metrics"] = metrics.names(real)
+        about["how"] = {"micro_batch": micro_batch} if hasattr(model, "split_batches") else {}
         about["features"] = config.data.features if features == AUTO else features
         kept = {"keep_every": keep_every, "keep_samples": keep_samples}
         run = _open_directory(Run(path, config, **kept), metrics, floor, about)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
+    begun = (run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team)
+    own = {"checkpoint_images": checkpoint_images, "checkpoint_minutes": minutes, "micro_batch": micro_batch}
     shares = bool(init) and not _is_run(init) and team.size == 1
-    parts = (run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
-    return Experiment(*parts, shares, selection)
+    return Experiment(*begun, **own, shares_start=shares, selection=selection)
 
 
 def _open_directory(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any], about: Mapping[str, Any]) -> Run:

@@ -19,13 +19,16 @@ SHIFT = 0.125  # a shift of one standard deviation, in widths and heights (ibid.
 _FLOATS_AT_ONCE = 2**21  # phases held at a time, which bounds the memory: 32 images of 32 x 32, 4 of 64 x 64
 
 
-def augment(x: Tensor, generator: torch.Generator, probability: float) -> tuple[Tensor, Tensor]:
+def augment(x: Tensor, generator: torch.Generator, probability: float, *, looks: bool = True) -> tuple[Tensor, Tensor]:
     """Randomly transformed images, like x (B, C, H, W), and the labels (B, 9), float32, that tell how.
 
     Every image is mirrored left to right with probability 1/2. Turning upside down (half of the times), scaling,
     rotation, stretching and shift are each switched on with ``probability``. ``generator`` lives on the device of x and
     advances by the same amount whatever comes out. Images that are only flipped keep their values to the bit; others
     may leave [-1, 1] near sharp edges. To be called outside autocast, which would calculate in bfloat16.
+
+    looks: whether to look which images are more than flipped, and resample these alone. A look waits for a GPU; there
+    it is better to resample all.
 
     Raises ValueError if ``probability`` is not in [0, 1].
     """
@@ -35,7 +38,11 @@ def augment(x: Tensor, generator: torch.Generator, probability: float) -> tuple[
     for flip, axis in zip(parameters[:, :2].unbind(1), (3, 2), strict=True):
         x = torch.where(flip[:, None, None, None] > 0, x.flip(axis), x)
     moved = (parameters[:, 2:] != 0).any(1)
-    x[moved] = resample(x[moved], matrices(parameters[moved].to(x.dtype), *x.shape[2:]))
+    if looks:
+        x[moved] = resample(x[moved], matrices(parameters[moved].to(x.dtype), *x.shape[2:]))
+    else:
+        resampled = resample(x, matrices(parameters.to(x.dtype), *x.shape[2:]))
+        x = torch.where(moved[:, None, None, None], resampled, x)
     return x, labels(parameters)
 
 

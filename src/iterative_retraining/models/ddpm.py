@@ -16,9 +16,10 @@ SOLVERS_OF_WHOLE_LEVELS = tuple(name for name, solver in SOLVERS.items() if not 
 SPACINGS = ("quadratic", "quadratic_0.8", "uniform")
 
 
-def signal_levels(n_levels: int, beta_first: float, beta_last: float) -> Tensor:
+def signal_levels(n_levels: int, beta_first: float, beta_last: float, device: torch.device | str = "cpu") -> Tensor:
     """alpha-bar_t, t = 0..n_levels - 1, for betas that rise linearly (Ho et al. 2020, section 4), float64."""
-    return torch.cumprod(1 - torch.linspace(beta_first, beta_last, n_levels, dtype=torch.float64), dim=0)
+    betas = torch.linspace(beta_first, beta_last, n_levels, dtype=torch.float64, device=device)
+    return torch.cumprod(1 - betas, dim=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class DDPM(GaussianPaths, Uncoupled):
     def loss_terms(self, net: Net, x: Tensor, level_noise: Tensor, noise: Tensor) -> Tensor:
         """Squared errors of the predicted noise at t uniform among the levels (Eq. 14 of Ho et al. 2020)."""
         t = (torch.special.ndtr(level_noise) * self.n_levels).long().clamp(max=self.n_levels - 1)
-        a = self.levels()[t.cpu()].to(x)
+        a = signal_levels(self.n_levels, self.beta_first, self.beta_last, x.device)[t].to(x)
         x_t = wide(a.sqrt(), x) * x + wide((1 - a).sqrt(), x) * noise
         return (net(x_t, self.time_scale * t) - noise).square()
 

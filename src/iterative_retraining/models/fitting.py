@@ -1,8 +1,8 @@
 """A fit under way: flat weights, their EMA and Adam's moments, and all that it takes to go on from its middle."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,22 +12,13 @@ from iterative_retraining.errors import NonFiniteLossError
 from iterative_retraining.models.augment import N_LABELS
 from iterative_retraining.models.networks.ddpmpp import NetworkConfig
 from iterative_retraining.models.process import check_choice, check_numbers
+from iterative_retraining.models.transfer import HostCopies
 from iterative_retraining.seeding import generator
 
 NEXT_STARTS = ("ema", "raw")
 PRECISIONS = ("float32", "bfloat16")
 Arrays = Mapping[str, np.ndarray]
 Number = TypeVar("Number", float, np.ndarray)
-
-
-class FitStore(Protocol):
-    """Where a fit leaves what it needs to go on after the process has died."""
-
-    def load_fit(self, seed: int) -> Arrays | None:
-        """What `save_fit` was last given, if it was for the fit of this seed."""
-
-    def save_fit(self, seed: int, state: Arrays) -> None:
-        """Keeps ``state``, whole or not at all, in the place of what was there."""
 
 
 def kept_share(n_images: Number, halflife_images: float) -> Number:
@@ -170,6 +161,8 @@ class Fit:
         self.adam = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
         self.ema, self.n_seen, self.n_steps = flat.detach().clone(), 0, 0
         self._losses: list[Tensor] = []
+        self._sent: tuple[int, HostCopies] | None = None
+        self._n_images = 0
         self._last_finite = float("nan")
         self._fill(
             {name: array for name, array in carried.items() if name.partition("/")[0] in config.persistent_state}
@@ -185,19 +178,41 @@ class Fit:
         self.ema.lerp_(self.flat.detach(), 1 - self.config.ema_decay(batch, self.n_seen, self.from_scratch))
 
     def watch(self, loss: Tensor, n_images: int, *, every: int) -> None:
-        """Looks at the losses after ``every`` steps: reading one from a GPU waits for all work before it.
+        """Looks at the losses ``every`` steps: reading one from a GPU waits for all work before it, so that they are
+        sent on their way and read when as many others have followed.
 
         Raises NonFiniteLossError with the first step of a loss that is not finite.
         """
         self._losses.append(loss)
-        if len(self._losses) < every and self.n_seen < n_images:
+        self._n_images, last = n_images, self.n_seen >= n_images
+        if len(self._losses) == every or last:
+            self._read()
+            self._send()
+        if every == 1 or last:
+            self._read()
+
+    def look(self) -> None:
+        """Reads every loss so far. Raises NonFiniteLossError as `watch` does."""
+        self._read()
+        self._send()
+        self._read()
+
+    def _send(self) -> None:
+        """Sends the losses of the steps since the last time to the host."""
+        if self._losses:
+            self._sent = self.n_steps - len(self._losses), HostCopies({"losses": torch.stack(self._losses)})
+            self._losses = []
+
+    def _read(self) -> None:
+        """Reads the losses that were sent to the host, and remembers the last."""
+        if self._sent is None:
             return
-        values, self._losses = torch.stack(self._losses).tolist(), []
-        for step, value in enumerate(values, start=self.n_steps - len(values)):
+        (first, copies), self._sent = self._sent, None
+        for step, value in enumerate(copies.tensors()["losses"].tolist(), start=first):
             if not np.isfinite(value):
                 raise NonFiniteLossError(
-                    f"the loss is {value} at step {step} ({self.n_seen} of {n_images} images); the last finite loss "
-                    f"was {self._last_finite:.6g}. A lower learning_rate (now {self.config.learning_rate}) is the "
+                    f"the loss is {value} at step {step} ({self.n_seen} of {self._n_images} images); the last finite "
+                    f"loss was {self._last_finite:.6g}. A lower learning_rate (now {self.config.learning_rate}) is the "
                     "usual way out"
                 )
             self._last_finite = value
@@ -207,21 +222,28 @@ class Fit:
         own = {"raw": self.flat.detach(), "ema": self.ema}
         return own | {name: moments[name] for name in ("exp_avg", "exp_avg_sq") if name in moments}
 
+    def snapshot(self) -> Callable[[], dict[str, np.ndarray]]:
+        """`state` as it is now, without waiting for a GPU: what is returned waits, and may be called in any thread."""
+        kinds = self._buffers()
+        steps = {"adam_steps": self.adam.state[self.flat]["step"]} if self.adam.state else {}
+        copies, n_seen, n_steps = HostCopies(kinds | steps), self.n_seen, self.n_steps
+
+        def named() -> dict[str, np.ndarray]:
+            there = copies.tensors()
+            arrays = {
+                f"{kind}/{name}": tensor.numpy().copy()
+                for kind in kinds
+                for name, tensor in by_name(self.net, there[kind]).items()
+            }
+            adam_steps = float(there["adam_steps"]) if steps else 0.0
+            counts = {"n_seen": n_seen, "n_steps": n_steps, "adam_steps": adam_steps}
+            return arrays | {name: np.array(count) for name, count in counts.items()}
+
+        return named
+
     def state(self) -> dict[str, np.ndarray]:
         """All of the fit but its random numbers: raw weights, EMA, moments by parameter, images and steps so far."""
-        arrays = {
-            f"{kind}/{name}": tensor.cpu().numpy().copy()
-            for kind, flat in self._buffers().items()
-            for name, tensor in by_name(self.net, flat).items()
-        }
-        return arrays | {
-            "n_seen": np.array(self.n_seen),
-            "n_steps": np.array(self.n_steps),
-            "adam_steps": self._adam_steps(),
-        }
-
-    def _adam_steps(self) -> np.ndarray:
-        return np.array(float(self.adam.state[self.flat]["step"]) if self.adam.state else 0.0)
+        return self.snapshot()()
 
     def restore(self, state: Arrays) -> None:
         """The inverse of `state`."""
@@ -238,9 +260,6 @@ class Fit:
                 for name, tensor in by_name(self.net, flat).items():
                     if f"{kind}/{name}" in arrays:
                         tensor.copy_(torch.from_numpy(np.array(arrays[f"{kind}/{name}"])))
-
-    def _persistent(self, state: Arrays) -> dict[str, np.ndarray]:
-        return {name: array for name, array in state.items() if name.partition("/")[0] in self.config.persistent_state}
 
     def finish(self) -> dict[str, np.ndarray]:
         """Makes the EMA the weights; returns what the next fit is to be handed, by the configuration."""

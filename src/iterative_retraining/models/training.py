@@ -1,6 +1,7 @@
 """A network and a process behind the Model protocol: trained in batches, sampled by index; images are uint8 NHWC."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Self
 
@@ -10,15 +11,11 @@ from torch import Tensor, nn
 
 from iterative_retraining.distributed import Team
 from iterative_retraining.models.augment import augment
-from iterative_retraining.models.fitting import (
-    Arrays,
-    Fit,
-    FitStore,
-    TrainingConfig,
-    flatten_parameters,
-    shuffled_batches,
-)
+from iterative_retraining.models.checkpoints import Checkpoints, FitStore
+from iterative_retraining.models.fitting import Arrays, Fit, TrainingConfig, flatten_parameters, shuffled_batches
+from iterative_retraining.models.pieces import DropoutByIndex, pieces
 from iterative_retraining.models.process import Net, Process, wide
+from iterative_retraining.models.transfer import upload
 from iterative_retraining.seeding import noise_by_index, reseed, stage_seed, torch_seed
 from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
@@ -38,16 +35,28 @@ class NetworkModel:
 
     def __init__(self, process: Process, config: TrainingConfig, device: str = "cpu", team: Team | None = None) -> None:
         self.process, self.config, self.device = process, config, torch.device(device)
+        self._on_gpu = self.device.type != "cpu"  # where every look at a number waits for all work before it
         self.team = Team() if team is None else team
         self.net: nn.Module | None = None
         self._flat: nn.Parameter | None = None
         self._carried: Arrays = {}
         self._store: FitStore | None = None
-        self._store_every = 0
+        self._due: dict[str, float] = {}
+        self._piece = 0
 
-    def keep_fits(self, store: FitStore, n_images: int) -> None:
-        """From now on a fit leaves a checkpoint in ``store`` every ``n_images`` images, and goes on from one of its."""
-        self._store, self._store_every = store, n_images
+    def keep_fits(self, store: FitStore, n_images: int = 0, seconds: float = 0.0) -> None:
+        """From now on a fit leaves checkpoints in ``store``, and goes on from one of its; how often: see `Checkpoints`.
+
+        Of a team the first process writes, and all read.
+        """
+        self._store, self._due = store, {"n_images": n_images, "seconds": seconds}
+
+    def split_batches(self, micro_batch: int) -> None:
+        """From now on at most ``micro_batch`` images of a batch go through the network at once; 0 for all of them.
+
+        What is trained stays the same up to rounding: noise and dropout belong to the step and the place in its batch.
+        """
+        self._piece = micro_batch
 
     def _new_network(self, seed: int) -> None:
         with torch_seed(seed):
@@ -96,67 +105,91 @@ class NetworkModel:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         rng = torch.Generator(self.device).manual_seed(stage_seed(seed, 0, "noise"))
-        self._resume(fit, seed, rng)
-        before, start = fit.n_seen, 0
-        images, every = self._images(data), 1 if self.device.type == "cpu" else 32
+        images, every = self._images(data), 32 if self._on_gpu else 1
         drops = getattr(self.config.network, "dropout", 0.0) > 0
+        start = 0
         self.net.train()
-        for index in shuffled_batches(len(data), n_images, self.config.batch_size, stage_seed(seed, 0, "order")):
-            start += len(index)
-            if start <= before:
-                continue
-            if drops:  # of its own for every step and process, so that any step can be the first after a resumption
-                reseed(stage_seed(seed, fit.n_steps, f"dropout {self.team.rank}"), self.device)
-            weights = None if data.weights is None else torch.from_numpy(data.item_weights(index)).float()
-            loss = self._loss(images(index), rng, weights)
-            fit.flat.grad.zero_()
-            loss.backward()
-            self.team.add(fit.flat.grad)
-            fit.step(len(index))
-            fit.watch(self.team.add(loss.detach()), n_images, every=every)
-            if progress is not None:
-                progress(fit.n_seen, n_images)
-            self._checkpoint(fit, seed, rng, len(index))
+        with Checkpoints(self._store, fit, seed, rng, self.team, **self._due) as checkpoints:
+            before = checkpoints.resume()
+            for index in shuffled_batches(len(data), n_images, self.config.batch_size, stage_seed(seed, 0, "order")):
+                start += len(index)
+                if start <= before:
+                    continue
+                # of its own for every step, so that any step can be the first after a resumption
+                dropout = stage_seed(seed, fit.n_steps, "dropout 0") if drops else None
+                weights = None
+                if data.weights is not None:
+                    weights = upload(data.item_weights(index).astype(np.float32), self.device)
+                loss = self._step(fit, self._losses(images(index), rng, weights, dropout), len(index))
+                fit.watch(loss, n_images, every=every)
+                if progress is not None:
+                    progress(fit.n_seen, n_images)
+                checkpoints.after_step(len(index))
+
+    def _step(self, fit: Fit, losses: Iterator[Tensor], n: int) -> Tensor:
+        """A step of all processes down the gradient of a batch of ``n`` images; its loss."""
+        fit.flat.grad.zero_()
+        loss = torch.zeros((), device=self.device)
+        for part in losses:
+            part.backward()
+            loss += part.detach()
+        self.team.add(fit.flat.grad)
+        fit.step(n)
+        return self.team.add(loss)
 
     def _images(self, data: TrainingSet) -> Callable[[np.ndarray], Tensor]:
         """Index (B,) to uint8 images (B, H, W, C); on a GPU all of them lie there."""
-        if self.device.type == "cpu":
+        if not self._on_gpu:
             return lambda index: torch.from_numpy(data[index])
-        items = torch.from_numpy(data.array()).to(self.device)
-        return lambda index: items[torch.from_numpy(index).to(self.device)]
+        items = upload(data.array(), self.device)
+        return lambda index: items[upload(index, self.device)]
 
     def _loss(self, images: Tensor, rng: torch.Generator, weights: Tensor | None = None) -> Tensor:
-        """This process's share of the loss of one batch, uint8 (B, H, W, C), with fresh noise levels and noise.
+        """The sum of `_losses`."""
+        return sum(self._losses(images, rng, weights))
+
+    def _losses(
+        self, images: Tensor, rng: torch.Generator, weights: Tensor | None = None, dropout: int | None = None
+    ) -> Iterator[Tensor]:
+        """This process's share of the loss of one batch, uint8 (B, H, W, C), with fresh noise levels and noise: what
+        each piece adds to it, to be propagated back before the next is asked for.
 
         The loss is the mean of the terms, each times the weight (B,) of its image, 1 if there are none: not divided by
         the weights in the batch, so its expectation over batches is the weighted loss of the whole set.
-        Every process draws the numbers of the whole batch.
+        Every process draws the numbers of the whole batch, those of dropout from the seed ``dropout`` if there is one.
         """
         x = to_unit(images).permute(0, 3, 1, 2)  # NHWC memory: channels_last already
-        net = self._net(whole=len(x) == self.config.batch_size)
-        split = len(x) >= self.team.size  # a rest smaller than the team is everybody's
-        mine = self.team.shard(len(x)) if split else slice(None)
+        n, labels = len(x), None
         if self.config.augment_probability:
-            x, labels = augment(x, rng, self.config.augment_probability)
-            net = with_augment_labels(net, labels[mine])
-        level_noise = torch.randn(len(x), device=self.device, generator=rng)
+            x, labels = augment(x, rng, self.config.augment_probability, looks=not self._on_gpu)
+        level_noise = torch.randn(n, device=self.device, generator=rng)
         noise = self.process.couple_noise(x[None], torch.empty_like(x).normal_(generator=rng)[None])[0]
-        terms = self.process.loss_terms(net, x[mine], level_noise[mine], noise[mine])
-        if weights is not None:
-            terms = wide(weights[mine].to(self.device), terms) * terms
-        return terms.mean() * (len(x[mine]) / len(x) if split else 1 / self.team.size)
+        split = n >= self.team.size  # a rest smaller than the team is everybody's
+        whole = self._largest_piece()
+        for rows in pieces(self.team.shard(n) if split else slice(0, n), self._piece):
+            size = rows.stop - rows.start
+            net = self._net(whole=size == whole)
+            net = net if labels is None else with_augment_labels(net, labels[rows])
+            with self._dropout(dropout, n, rows):
+                terms = self.process.loss_terms(net, x[rows], level_noise[rows], noise[rows])
+            if weights is not None:
+                terms = wide(weights[rows], terms) * terms
+            yield terms.mean() * (size / n if split else size / n / self.team.size)
 
-    def _resume(self, fit: Fit, seed: int, rng: torch.Generator) -> None:
-        """Puts a checkpoint of this fit back, if there is one."""
-        state = self._store.load_fit(seed) if self._store is not None else None
-        if state is not None:
-            fit.restore(state)
-            rng.set_state(torch.from_numpy(np.array(state["rng"])))
+    def _largest_piece(self) -> int:
+        """How many images of a whole batch this process takes through the network at once."""
+        mine = self.team.shard(self.config.batch_size)
+        return min(self._piece or self.config.batch_size, mine.stop - mine.start)
 
-    def _checkpoint(self, fit: Fit, seed: int, rng: torch.Generator, batch: int) -> None:
-        every = self._store_every
-        if self._store is not None and fit.n_seen // every > (fit.n_seen - batch) // every:
-            self._store.save_fit(seed, fit.state() | {"rng": rng.get_state().numpy()})
+    @contextmanager
+    def _dropout(self, seed: int | None, n: int, rows: slice) -> Iterator[None]:
+        """Around the images ``rows`` of a batch of ``n``: seeds their dropout, see `DropoutByIndex`."""
+        if seed is not None:
+            reseed(seed, self.device)
+        # torch's own dropout is the same on the whole batch on a CPU, and faster; on a GPU it has other masks
+        plain = seed is None or self.config.compile or (self.device.type == "cpu" and rows == slice(0, n))
+        with nullcontext() if plain else DropoutByIndex(n, rows):
+            yield
 
     @torch.inference_mode()
     def sample(self, n: int, *, seed: int) -> np.ndarray:

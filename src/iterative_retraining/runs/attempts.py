@@ -131,14 +131,19 @@ def _outcome(error: BaseException, signals: Sequence[str]) -> tuple[str, str]:
 
 @contextmanager
 def _watching_signals(run: Run, signals: list[str]) -> Iterator[None]:
-    """Turns SIGTERM into Terminated, and leaves SIGINT what it was; adds to ``signals``, in words, what came."""
+    """Turns SIGTERM into Terminated, raised at once or by the fit (`FitStore.stop`), and leaves SIGINT what it was;
+    adds to ``signals``, in words, what came."""
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield
         return
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        signals.append(f"stopped by SIGTERM in generation {len(run.rows)}; {_kept(run)}")
-        raise Terminated(signals[-1])
+        first = run.in_fit and run.stop is None  # a fit that leaves a checkpoint, and then ends; another signal ends it
+        middle = ", whose fit goes on from its checkpoint" if first else ""
+        signals.append(f"stopped by SIGTERM in generation {len(run.rows)}{middle}; {_kept(run)}")
+        if not first:
+            raise Terminated(signals[-1])
+        run.stop = Terminated(signals[-1])
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signals.append("interrupted from the keyboard")
@@ -172,5 +177,8 @@ def _out_of_memory(run: Run, error: BaseException) -> str:
         name: run.config.options[name] for name in ("batch_size", "sampling_batch_size") if name in run.config.options
     }
     now = ", ".join(f"{name} = {value}" for name, value in options.items())
+    at_once = (read_manifest(run.path)["attempts"] or [{}])[-1].get("micro_batch") or options.get("batch_size")
     way_out = f"a smaller one of {now} is another run; " if now else ""
+    if at_once:
+        way_out = f"with micro_batch below {at_once} a fit needs less and is the same run, while {way_out}"
     return f"generation {len(run.rows)}: out of memory ({str(error).splitlines()[0]}); {way_out}{_kept(run)}"

@@ -57,8 +57,12 @@ class Run:
     keep_samples: the same for samples.
     """
 
+    in_fit: bool
+    stop: BaseException | None
+
     def __init__(self, path: str | Path, config: RunConfig, *, keep_every: int = 0, keep_samples: int = 0) -> None:
         self.path, self.config, self.keep_every, self.keep_samples = Path(path), config, keep_every, keep_samples
+        self.in_fit, self.stop = False, None
         self._refuse_other_files()  # before the first file of ours lies among them
         self._lock = lock(self.path)
         try:

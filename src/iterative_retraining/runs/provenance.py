@@ -83,11 +83,12 @@ def write_manifest(
     initial_identity: Mapping[str, Any] | None = None,
     features: str | None = None,
     metrics: Collection[str] | None = None,
+    how: Mapping[str, Any] | None = None,
 ) -> None:
     """Adds this attempt to the run's ``manifest.json``: when, from which generation on, code, versions, hardware.
 
     ``world_size``: how many processes work on it. ``initial_identity``: the configuration of the run that it starts
-    from, so that this can be run again too.
+    from, so that this can be run again too. ``how``: settings that change time, memory and rounding alone, by name.
     ``features``, ``metrics``: their names in the registries; None if any of them may be used. The code is told by the
     hash of the definitions that the run can reach, and under ``sources`` they stand, once for each hash.
     Raises RunError, and gives the directory free, if earlier attempts had other real images.
@@ -108,7 +109,7 @@ def write_manifest(
     source = source_sha256(pairs)
     manifest["sources"] = manifest.get("sources", {}) | {source: pairs}
     attempt = {"started": _now(), "first_generation": len(run.rows), "keep_every": run.keep_every}
-    attempt |= {"keep_samples": run.keep_samples, "world_size": world_size}
+    attempt |= {"keep_samples": run.keep_samples, "world_size": world_size, **(how or {})}
     manifest["attempts"].append(attempt | {"source_sha256": source, **this_machine(device)})
     write_json(run.path / "manifest.json", sealed(manifest))
 

@@ -20,6 +20,7 @@ class SharedRun:
 
     def __init__(self, path: Path, config: RunConfig, team: Team, run: Run | None) -> None:
         self.path, self.config, self.team, self.run = path, config, team, run
+        self.in_fit, self.stop = False, None
         team.wait()
         self.rows: list[dict[str, Any]] = read_ledger(path)
 
@@ -47,10 +48,9 @@ class SharedRun:
         return read_fit(self.path, seed)
 
     def save_fit(self, seed: int, state: Mapping[str, np.ndarray]) -> None:
-        """See `Run.save_fit`."""
+        """See `Run.save_fit`; the others do not wait for the first, since they do not read before the next attempt."""
         if self.run is not None:
             self.run.save_fit(seed, state)
-        self.team.wait()
 
     def commit(self, *generation: Any) -> None:
         """See `Run.commit`."""

@@ -31,6 +31,7 @@ NOT_FOLLOWED = (
     "runs.attempts",  # how an attempt ends, and whether the disk is large enough to begin it
     "file_kinds",  # words for error messages
     "devices",  # likewise, and which device "auto" is; the manifest has it
+    "models.memory",  # how many images go through the network at once
     "runs.locks",  # one process at a time in a directory
     "runs.origin.init_identity",  # names the weights that a run starts from, for its run id
     "experiment._initial_identity",  # the same weights' configuration, for the manifest
