@@ -19,7 +19,8 @@ function reach(box) {
 }
 
 function reachScrollers() {
-  const observer = new ResizeObserver((changes) => changes.forEach((change) => reach(change.target.closest(SCROLLERS))));
+  const look = (changes) => changes.forEach((change) => reach(change.target.closest(SCROLLERS)));
+  const observer = new ResizeObserver((changes) => requestAnimationFrame(() => look(changes))); // not within the observation
   for (const box of document.querySelectorAll(SCROLLERS)) {
     observer.observe(box);
     if (box.firstElementChild) observer.observe(box.firstElementChild);
