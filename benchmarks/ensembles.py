@@ -6,6 +6,7 @@ Peer: a plain loop, one network (nn.Sequential) and one torch Adam a run, same s
 It is timed on a few runs and scaled to all, which is exact for runs that cost the same.
 """
 
+import argparse
 import itertools
 import time
 from functools import partial
@@ -60,6 +61,7 @@ def seconds(function, *arguments) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(2)
     x = DISTRIBUTIONS["eight_gaussians"].sample(1000, seed=0)
     print(f"{MEMBERS} members, {STEPS} steps, {torch.get_num_threads()} threads, 3 rounds, alternating")

@@ -6,6 +6,7 @@ The peers draw n samples per chain and generation, chain by chain or all chains 
 or generations and scaled up, which is exact for loops whose steps cost the same.
 """
 
+import argparse
 import time
 
 import numpy as np
@@ -43,6 +44,7 @@ def seconds(function, *arguments, **keywords) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     n, generations, n_chains = 100, 1000, 10_000
     simulate_std(n, 10, n_chains, seed=0)
     exact = min(seconds(simulate_std, n, generations, n_chains, seed=0) for _ in range(3))

@@ -3,6 +3,7 @@
 python benchmarks/loop_share.py
 """
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from iterative_retraining.experiment import open_experiment
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arguments = {"n_images_initial": 18_000, "n_images_per_retraining": 18_000, "n_retrain": 3}
         experiment = open_experiment(run_dir=Path(folder) / "run", device="cpu", **arguments)

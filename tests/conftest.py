@@ -2,10 +2,12 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partialmethod
 from pathlib import Path
@@ -21,10 +23,12 @@ matplotlib.use("Agg")
 settings.register_profile("project", deadline=None, derandomize=True)  # no test waits on a clock, none is flaky
 settings.load_profile("project")
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "iterative_retraining"
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks"), str(ROOT / "book" / "_ext")]
 
 TINY_EDM = {"channels": 4, "attention_resolutions": [], "n_steps": 3, "batch_size": 32, "sampling_batch_size": 700}
 TINY_RUN = {
+    "n_real": 300,
     "n_images_initial": 640,
     "n_images_per_retraining": 320,
     "scheme": "fully_synthetic",
@@ -87,6 +91,24 @@ def start_run(parameters: dict) -> subprocess.Popen:
     command = [sys.executable, "-c", code, json.dumps(parameters)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_heed_interrupts)
+
+
+def exit_of(script: Path, *arguments: str) -> int | str | None:
+    """What a script exits with, run in this process as ``python script arguments`` would be in one of its own.
+
+    Its status, or the line that Python then prints with status 1. Fails where it does not exit or raises another error.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+    return ended.value.code
+
+
+def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+    """Until ``condition()`` holds or the process has ended; asks a hundred times a second, which costs it nothing."""
+    while process.poll() is None and not condition():
+        time.sleep(0.01)
 
 
 def _heed_interrupts() -> None:

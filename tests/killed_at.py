@@ -2,10 +2,10 @@
 
     python killed_at.py PARAMETERS FOLDER SEED KILLS
 
-PARAMETERS are of `open_experiment`, as JSON; the real data are the first 300 digits. An event is a batch of a fit, a
-batch of samples, a metric, or a step of a write. First a run without a kill, "whole"; then runs that are killed at
-random events of random kinds and resumed, until there were KILLS kills and the last run is complete. Prints one line
-an attempt: the directory, and the kind of event that it was killed at or "complete".
+PARAMETERS are of `open_experiment`, as JSON. An event is a batch of a fit, a batch of samples, a metric, or a step of a
+write. First a run without a kill, "whole"; then runs that are killed at random events of random kinds and resumed,
+until there were KILLS kills and the last run is complete. Prints one line an attempt: the directory, and the kind of
+event that it was killed at or "complete".
 """
 
 import json
@@ -18,8 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iterative_retraining import experiment
-from iterative_retraining.datasets import load_dataset
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models import training
@@ -72,8 +70,6 @@ def attempt(at: tuple[str, int] | None, parameters: dict, run: Path) -> bool:
 
 
 if __name__ == "__main__":
-    images, labels = load_dataset("digits")
-    experiment.load_dataset = lambda *arguments: (images[:300], labels[:300])
     parameters, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
     rng, to_kill, number = np.random.default_rng(int(sys.argv[3])), int(sys.argv[4]), 0
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports much, once for all forks

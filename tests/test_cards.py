@@ -35,6 +35,9 @@ def test_a_preset_is_planned_on_a_card_without_data_weights_or_speeds(monkeypatc
     seconds = int(trained) / images + int(drawn) / samples + 252 * metrics
     assert float(hours) == pytest.approx(seconds / 3600, rel=0.01)
     assert "Before a run: edm-cifar10-32x32-uncond-vp.pkl is not there; --check says what else is missing." in report
+    memory = [line.split("|") for line in report.splitlines() if line.endswith(" of 256 |")]
+    assert [row[3].strip() for row in memory] == ["256 of 256"] * 2
+    assert all(30 < float(row[2]) < 34 for row in memory)  # 31 GB, counted by hooks on saved tensors
     faster = main(["paper/edm-cifar10", "--device", "H100", "--results", "profiles"])
     assert float(cells(faster, "all")[4]) < float(hours)
 

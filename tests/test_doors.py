@@ -1,12 +1,10 @@
-"""Every model can be started through every door: the command line, a profile and papermill. Models and schemes
-together, through `open_experiment`: tests/test_contracts.py."""
+"""Every model can be started by the command line and a profile; by papermill: tests/test_parameters.py and
+tests/test_commands.py. Models and schemes together, through `open_experiment`: tests/test_contracts.py."""
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
-from test_notebooks import run_papermill
 
 from iterative_retraining.__main__ import main
 from iterative_retraining.experiment import open_experiment
@@ -14,7 +12,6 @@ from iterative_retraining.models import MODELS
 from iterative_retraining.runs.reading import read_ledger
 from iterative_retraining.schemes import SCHEMES
 
-from conftest import ROOT
 from profiles import load_profile
 
 SMALL = {"n_real": 40, "n_images_initial": 64, "n_images_per_retraining": 64, "n_retrain": 1}
@@ -45,13 +42,3 @@ def test_every_model_and_scheme_runs_by_a_profile(tmp_path):
         assert len(list(experiment.records())) == run.parameters["n_retrain"] + 1
         assert experiment.run.config.run_id == run_id
         experiment.run.close()
-
-
-def test_the_spline_flow_runs_by_papermill(tmp_path):
-    (tmp_path / "params.yml").write_text(json.dumps(SMALL))
-    notebook = str(ROOT / "notebooks" / "retrain.ipynb")
-    done = run_papermill(
-        notebook, "out.ipynb", "-f", "params.yml", "-p", "model", "spline_flow", "-p", "run_dir", "run", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert sizes(tmp_path / "run") == [(40, 0), (40, 20)]

@@ -1,9 +1,9 @@
 import ast
-import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import median
 
@@ -14,6 +14,8 @@ import pytest
 
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import check_parameters
+from iterative_retraining.runs.reading import read_ledger
+from iterative_retraining.status import run_status
 
 from conftest import ROOT, TINY_RUN, untimed
 
@@ -82,22 +84,6 @@ def test_only_injected_names_are_checked():
     check_parameters({}, "lam")
 
 
-def test_retrain_runs_by_papermill_from_any_directory(tmp_path):
-    (tmp_path / "params.yml").write_text(json.dumps({**TINY_RUN, "n_retrain": 1, "scheme": "mix"}))
-    done = run_papermill(
-        str(ROOT / "notebooks" / "retrain.ipynb"), "out.ipynb", "-f", "params.yml",
-        "-p", "lam", "0.5", "-p", "seed", "3", "-p", "run_dir", "somewhere", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = untimed(tmp_path / "somewhere" / "ledger.jsonl")
-    assert [(row["generation"], row["n_synthetic"]) for row in rows] == [(0, 0), (1, 750)]
-    text = (tmp_path / "out.ipynb").read_text()
-    assert "generation 1 of 1: fid" in text  # a line per generation, no bar
-    assert "img/s" not in text
-    assert "Warning" not in text
-    assert "image/png" in text
-
-
 @pytest.mark.parametrize("name", ["lamb", "lambda"])
 def test_a_parameter_that_does_not_exist_fails_before_any_compute(tmp_path, name):
     done = run_papermill(str(ROOT / "notebooks" / "retrain.ipynb"), "out.ipynb", "-p", name, "0.5", cwd=tmp_path)
@@ -151,19 +137,38 @@ def test_tensorboard_that_is_not_installed_is_said(monkeypatch, tmp_path):
         tensorboard_writer(tmp_path, "run-1")
 
 
-def test_a_run_in_an_open_kernel_has_a_bar(tmp_path, monkeypatch):
-    """Jupyter names its session to the kernel; nothing else of a live notebook is different."""
-    import nbclient
+def test_a_kernel_that_is_restarted_in_the_middle_of_a_run_goes_on(tmp_path, monkeypatch):
+    """As in Jupyter, which names its session to the kernel: there is a bar then. All cells are run again."""
+    from jupyter_client.manager import start_new_kernel
 
-    nb = nbformat.read(ROOT / "notebooks" / "retrain.ipynb", as_version=4)
-    changes = {**TINY_RUN, "n_retrain": 1, "run_dir": str(tmp_path / "run")}
-    (cell,) = (c for c in nb.cells if c.metadata.get("tags") == ["parameters"])
-    cell.source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in changes.items())
+    cells = nbformat.read(ROOT / "notebooks" / "retrain.ipynb", as_version=4).cells[:-1]  # without the figure
+    run, said = tmp_path / "run", []
+
+    def notebook(n_retrain: int) -> str:
+        changes = {**TINY_RUN, "n_retrain": n_retrain, "run_dir": str(run)}
+        given = "\n".join(f"{name} = {value!r}" for name, value in changes.items())
+        code = [cell for cell in cells if cell.cell_type == "code"]
+        return "\n".join(c.source + f"\n{given}" * (c.metadata.get("tags") == ["parameters"]) for c in code)
+
     monkeypatch.setenv("JPY_SESSION_NAME", "retrain.ipynb")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    nbclient.NotebookClient(
-        nb, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
-    text = "".join(o.text for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
-    assert "generation 1 of 1: fid" in text
+    manager, client = start_new_kernel(startup_timeout=300, cwd=str(tmp_path))
+    try:
+        client.execute(notebook(n_retrain=60))
+        while manager.is_alive() and len(read_ledger(run)) < 2:
+            time.sleep(0.01)
+        manager.restart_kernel()
+        client.wait_for_ready(timeout=300)
+        before = untimed(run / "ledger.jsonl")
+        assert run_status(run).state in ("stopped", "interrupted")  # asked to end, or killed
+        reply = client.execute_interactive(notebook(n_retrain=len(before)), timeout=600, output_hook=said.append)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok", reply["content"]
+    text = "".join(message["content"].get("text", "") for message in said if message["msg_type"] == "stream")
+    assert f"generation {len(before)} of {len(before)}: fid" in text
     assert "img/s" in text
+    after = untimed(run / "ledger.jsonl")
+    assert (after[:-1], len(after)) == (before, len(before) + 1)
+    assert run_status(run).state == "complete"

@@ -19,7 +19,7 @@ from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import check_parameters, load_yaml, parse_value
 from iterative_retraining.runs.reading import read_ledger
 
-from conftest import ROOT, TINY_RUN, _heed_interrupts
+from conftest import PACKAGE, ROOT, TINY_RUN, _heed_interrupts, exit_of, wait_for
 
 VALUES = [
     ("010", 10),
@@ -118,15 +118,29 @@ def test_a_key_that_is_there_twice_is_refused_by_papermill_too(tmp_path, monkeyp
         check_parameters({"In": ["lam = 0.5", "# Parameters\nlam = 2\n"], "lam": 2}, "lam")
 
 
-def test_papermill_takes_json_for_a_mapping(tmp_path):
-    tiny = {**TINY_RUN, "n_retrain": 0}
-    options = json.dumps(tiny.pop("model_options") | {"learning_rate": 1e-3})
-    (tmp_path / "params.yml").write_text(yaml.safe_dump(tiny) + "checkpoint_images: 1e3\n")
-    arguments = ("-f", "params.yml", "-p", "model_options", options, "-p", "run_dir", "run")
+def test_papermill_takes_json_for_a_mapping_and_reads_numbers_as_we_do_from_any_directory(tmp_path):
+    """With the spline flow: tests/test_commands.py runs the notebook with its default."""
+    small = "{n_real: 40, n_images_initial: 64, n_images_per_retraining: 64, n_retrain: 1, checkpoint_images: 1e3}"
+    (tmp_path / "params.yml").write_text(small)
+    options = json.dumps({"width": 32, "learning_rate": 1e-3})
+    arguments = (
+        "-f",
+        "params.yml",
+        "-p",
+        "model",
+        "spline_flow",
+        "-p",
+        "model_options",
+        options,
+        "-p",
+        "run_dir",
+        "run",
+    )
     done = run_papermill(str(ROOT / "notebooks" / "retrain.ipynb"), "out.ipynb", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     identity = json.loads((tmp_path / "run" / "config.json").read_text())["identity"]
-    assert identity["options"]["channels"] == TINY_RUN["model_options"]["channels"]
+    assert (identity["options"]["width"], identity["options"]["learning_rate"]) == (32, 0.001)
+    assert [(row["n_real"], row["n_synthetic"]) for row in read_ledger(tmp_path / "run")] == [(40, 0), (40, 20)]
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.Popen:
@@ -145,16 +159,26 @@ def command(*arguments: str, cwd: Path) -> subprocess.Popen:
         (["-p", "seed", "x #1"], "error: seed = 'x #1' is not allowed"),
         (["-p", "model_options", "{"], "error: the value { is not allowed"),
         (["-p", "tensorboard_dir", "3"], "error: tensorboard_dir = 3 is not allowed: it is a path, as text"),
+        (["-p", "lam", "-1"], "error: lam = -1 is not allowed"),
+        (["-f", "nowhere.yml"], "error: cannot read nowhere.yml: [Errno 2] No such file"),
     ],
 )
-def test_a_bad_command_line_ends_in_one_line(tmp_path, arguments, message):
-    process = command(*arguments, cwd=tmp_path)
-    out, error = process.communicate()
-    assert (process.returncode, out, error.count("\n")) == (1, "", 1)
+def test_a_bad_command_line_ends_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    error = exit_of(PACKAGE / "__main__.py", *arguments)
     start, _, end = message.partition(".*")
     assert error.startswith(start)
-    assert error.strip().endswith(end)
+    assert error.endswith(end)
+    assert "\n" not in error
+    assert capsys.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_command_line_ends_in_one_line_of_standard_error(tmp_path):
+    process = command("-p", "lamda", "0.5", cwd=tmp_path)
+    out, error = process.communicate()
+    assert (process.returncode, out, error.count("\n")) == (1, "", 1)
+    assert error.startswith("error: unknown parameter 'lamda'; allowed: ")
 
 
 def test_an_error_inside_is_not_taken_for_an_unknown_name(monkeypatch):
@@ -176,8 +200,7 @@ def test_a_run_says_what_it_does_before_it_trains_and_a_signal_ends_it_in_one_li
     first = process.stdout.readline()
     assert first.startswith("run digits-edm-fully_synthetic-seed0-")
     assert first.endswith(" in run: 0 of 51 generations are complete\n")
-    while process.poll() is None and not read_ledger(tmp_path / "run"):
-        pass
+    wait_for(process, lambda: bool(read_ledger(tmp_path / "run")))
     process.send_signal(number)
     _, error = process.communicate()
     assert process.returncode == status

@@ -1,8 +1,4 @@
 import math
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import papermill
@@ -16,7 +12,7 @@ from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.studies.report.protocol import PUBLISHED, Retraining
 
-from conftest import ROOT, untimed
+from conftest import ROOT
 from execute import execute
 from profiles import RUN_KEYS, load_profile
 
@@ -256,78 +252,3 @@ def test_a_chapters_unknown_parameter_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no parameter 'n_chain'"):
         execute(str(ROOT / "notebooks" / "01_gaussian_warmup.ipynb"), str(tmp_path / "page.ipynb"), {"n_chain": 3})
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """A copy of the project in which a tiny profile was swept, from its runs to its book."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("book", "notebooks", "profiles", "workflow"):
-        ignore = shutil.ignore_patterns("_build", "__pycache__")
-        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
-    for name in ("Snakefile", "_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder / name)
-    written(folder / "profiles", TINY)
-    return folder, snakemake(folder)
-
-
-def snakemake(folder: Path, *arguments: str, profile: str = "tiny") -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", f"profile={profile}"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
-
-
-def test_a_sweep_ends_in_a_book(swept):
-    folder, done = swept
-    assert done.returncode == 0, done.stderr[-3000:]
-    arms = load_profile(folder / "profiles" / "tiny.yml").arms
-    ledgers = [untimed(folder / "runs" / "tiny" / arm / "ledger.jsonl") for arm in arms]
-    assert [len(rows) for rows in ledgers] == [3, 3]
-    assert ledgers[0][0] == ledgers[1][0]  # one theta_0
-    page = (folder / "runs" / "tiny" / "book" / "_build" / "html" / "chapters" / "05_images.html").read_text()
-    assert all(arm in page for arm in arms)
-    assert "tiny: tiny" in page
-
-
-def test_a_second_sweep_computes_nothing_and_says_so(swept):
-    folder, _ = swept
-    again = snakemake(folder)
-    assert again.returncode == 0
-    assert "Nothing to be done" in again.stderr + again.stdout
-
-
-def test_another_arm_runs_alone_and_finished_runs_are_untouched(swept):
-    folder, _ = swept
-    before = {p: p.stat().st_mtime_ns for p in (folder / "runs" / "tiny").glob("*/ledger.jsonl")}
-    written(folder / "profiles", TINY | {"arms": [*TINY["arms"], {"scheme": "mix", "lam": 0.1}]})
-    done = snakemake(folder, "sweep")
-    assert done.returncode == 0, done.stderr[-3000:]
-    after = {p: p.stat().st_mtime_ns for p in (folder / "runs" / "tiny").glob("*/ledger.jsonl")}
-    assert len(after) == len(before) + 1
-    assert before.items() <= after.items()
-
-
-def test_a_sweep_from_given_weights_trains_no_theta_0(swept):
-    """And a profile may lie in a folder: its runs are in runs/<its own name>."""
-    folder, _ = swept
-    theta_0 = next(iter(load_profile(folder / "profiles" / "tiny.yml").runs))
-    (folder / "profiles" / "own").mkdir()
-    start = folder / "runs" / "tiny" / theta_0
-    text = yaml.safe_dump(with_arms({"lam": 0.5}, init=start.relative_to(folder).as_posix(), model="gaussian"))
-    (folder / "profiles" / "own" / "given.yml").write_text(text)
-    done = snakemake(folder, "sweep", profile="own/given")
-    assert done.returncode == 0, done.stderr[-3000:]
-    (ledger,) = (folder / "runs" / "given").glob("*/ledger.jsonl")
-    rows = untimed(ledger)
-    assert rows[0]["n_images"] == 0
-    assert rows[0]["samples_sha256"] == untimed(start / "ledger.jsonl")[0]["samples_sha256"]
-
-
-def test_a_sweep_without_its_weights_says_where_they_come_from(swept):
-    folder, _ = swept
-    text = yaml.safe_dump(with_arms({"lam": 0.5}, init="data/weights/ddpm-cifar10-32"))
-    (folder / "profiles" / "without.yml").write_text(text)
-    done = snakemake(folder, "sweep", "-n", profile="without")
-    assert done.returncode != 0
-    assert f"it comes from {PUBLISHED['ddpm-cifar10'].weights_url}" in done.stdout + done.stderr
-    assert not (folder / "runs" / "without").exists()

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from iterative_retraining.runs.locks import in_use
 from iterative_retraining.runs.progress import opening_lines
 from iterative_retraining.status import run_status
 
-from conftest import TINY_RUN, edit_json, start_run, untimed
+from conftest import TINY_RUN, edit_json, start_run, untimed, wait_for
 
 GAUSSIAN = {"model": "gaussian", "n_retrain": 3}
 
@@ -61,15 +60,11 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, error
 
 
-def wait_for(process: subprocess.Popen, condition) -> None:
-    while process.poll() is None and not condition():
-        time.sleep(0.002)
-
-
 def test_killed_again_and_again_a_run_ends_in_the_same_ledger(tmp_path):
     """kill -9 in a fit, between files of one generation, and right after a ledger line; then to the end."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    code, error = ended(start_run({**TINY_RUN, "run_dir": str(whole)}))
+    tiny = {**TINY_RUN, "n_retrain": 5}
+    code, error = ended(start_run({**tiny, "run_dir": str(whole)}))
     assert code == 0, error
 
     instants = [
@@ -79,11 +74,11 @@ def test_killed_again_and_again_a_run_ends_in_the_same_ledger(tmp_path):
         lambda: (broken / "samples-0002.npy").exists(),
     ]
     for instant in instants:
-        process = start_run({**TINY_RUN, "run_dir": str(broken)})
+        process = start_run({**tiny, "run_dir": str(broken)})
         wait_for(process, instant)
         process.send_signal(signal.SIGKILL)
         assert ended(process)[0] == -signal.SIGKILL
-    code, error = ended(start_run({**TINY_RUN, "run_dir": str(broken)}))
+    code, error = ended(start_run({**tiny, "run_dir": str(broken)}))
     assert code == 0, error
     assert untimed(broken / "ledger.jsonl") == untimed(whole / "ledger.jsonl")
     assert len(json.loads((broken / "manifest.json").read_text())["attempts"]) == len(instants) + 1

@@ -24,7 +24,7 @@ pytestmark = [
 ]
 DEADLINE_SECONDS = 600  # for what takes seconds: a busy machine fails no test
 ARMS = [{"scheme": "fully_synthetic"}, {"scheme": "mix", "lam": 0.5}]
-SHARED = {k: v for k, v in TINY_RUN.items() if k != "scheme"} | {"dataset": "digits", "n_retrain": 4}
+SHARED = {k: v for k, v in TINY_RUN.items() if k != "scheme"} | {"dataset": "digits", "n_real": 0, "n_retrain": 4}
 PROFILE = {"description": "tiny", "seeds": [0], "run": SHARED, "arms": ARMS}
 # The plugin looks at its jobs less and less often, for runs of hours; here it looks every second.
 SNAKEMAKE = """

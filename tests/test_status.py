@@ -1,7 +1,5 @@
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from iterative_retraining.runs.provenance import sources_here, state_sha256
 from iterative_retraining.runs.source import source_sha256
 from iterative_retraining.status import markdown, run_status, stale_note, status_table
 
-from conftest import TINY_RUN, edit_json
+from conftest import PACKAGE, TINY_RUN, edit_json, exit_of
 
 GAUSSIAN = {"model": "gaussian", "n_retrain": 2}
 
@@ -132,10 +130,10 @@ def test_without_a_manifest_no_run_is_complete(done):
         (["."], "error: no run directory in .: none has a config.json"),
     ],
 )
-def test_status_of_nothing_is_an_error(tmp_path, arguments, message):
-    command = [sys.executable, "-m", "iterative_retraining.status"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", message)
+def test_status_of_nothing_is_an_error(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert exit_of(PACKAGE / "status.py", *arguments) == message
+    assert capsys.readouterr() == ("", "")
 
 
 def test_results_of_other_code_are_stale(done):

@@ -146,21 +146,3 @@ def test_one_device_for_several_processes_is_refused(monkeypatch):
         find_team("cuda:1")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert find_team("cuda:1") == (Team(), "cuda:1")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["-p", "lamb", "0.5"], "unknown parameter 'lamb'; allowed: "),
-        (["-p", "lam", "-1"], "lam = -1 is not allowed"),
-        (["-f", "nowhere.yml"], "cannot read nowhere.yml"),
-    ],
-)
-def test_bad_arguments_end_in_one_line(arguments, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "iterative_retraining", *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.strip().startswith("error: ")
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1

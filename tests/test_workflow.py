@@ -1,25 +1,29 @@
 """Commands of workflow/ and the graph: usage, markers, pages that stay, and folders with odd names."""
 
+import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 
+from iterative_retraining.runs.locks import in_use
 from iterative_retraining.runs.reading import read_ledger
 
 from check_book import missing
-from conftest import ROOT, copy_of_project
+from conftest import PACKAGE, ROOT, copy_of_project, exit_of, wait_for
 from execute import execute
 
 TINY = {
     "description": "tiny",
     "seeds": [0],
-    "run": {"dataset": "digits", "model": "gaussian", "n_retrain": 1},
+    "run": {"dataset": "digits", "model": "gaussian", "n_real": 300, "n_retrain": 1},
     "arms": [{"scheme": "fully_synthetic"}],
     "chapters": {"chapter": {}},
 }
@@ -33,10 +37,12 @@ def notebook(path: Path, *cells: str) -> Path:
     return path
 
 
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     arguments = [sys.executable, *command]
-    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, env=ENVIRONMENT)
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -44,17 +50,46 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("script", ["execute.py", "check_book.py", "plan.py", "on_gpu.py", "times.py"])
-def test_every_script_helps(tmp_path, script):
-    assert run(str(ROOT / "workflow" / script), "--help", cwd=tmp_path).returncode == 0
-    done = run(str(ROOT / "workflow" / script), cwd=tmp_path)
-    assert (done.returncode, done.stderr.split()[0]) == (2, "usage:")
+def test_every_script_helps(capsys, script):
+    assert exit_of(ROOT / "workflow" / script, "--help") == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+    assert exit_of(ROOT / "workflow" / script) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
 
 
-def test_a_profile_of_another_ending_names_those_that_are_there():
-    done = run("workflow/plan.py", "profiles/cpu.yaml", cwd=ROOT)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no profile 'cpu'; in profiles there are: cpu, ")
-    assert done.stderr.strip().endswith("did you mean 'cpu'?")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_folder_without_locks_is_no_place_for_those_of_gpus(tmp_path, monkeypatch, number):
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("fcntl.flock", flock)
+    before = len(os.listdir("/proc/self/fd"))
+    error = exit_of(ROOT / "workflow" / "on_gpu.py", "--locks", str(tmp_path), "--", "true")
+    assert (
+        error == f"on_gpu: no locks in {tmp_path} ({os.strerror(number)}); choose another folder by --locks or TMPDIR"
+    )
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_helps(capsys, script):
+    if "__main__" in script.read_text():
+        assert exit_of(script, "--help") == 0
+        assert capsys.readouterr().out.startswith("usage: ")
+
+
+@pytest.mark.parametrize("script", ["__main__.py", "status.py", "reproduce.py"])
+def test_every_module_helps(capsys, script):
+    assert exit_of(PACKAGE / script, "--help") == 0
+    assert capsys.readouterr().out.startswith("usage: python -m iterative_retraining")
+
+
+def test_a_profile_of_another_ending_names_those_that_are_there(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    error = exit_of(ROOT / "workflow" / "plan.py", "profiles/cpu.yaml")
+    assert error.startswith("error: there is no profile 'cpu'; in profiles there are: cpu, ")
+    assert error.endswith("did you mean 'cpu'?")
 
 
 def test_a_failed_chapter_leaves_the_good_page(tmp_path, monkeypatch):
@@ -89,6 +124,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in a folder of an odd name, with a chapter of one cell and a Python that lies in it too."""
     folder = tmp_path_factory.mktemp("odd") / "a b's é"
     copy_of_project(folder, TINY)
+    shutil.copy(folder / "profiles" / "tiny.yml", folder / "profiles" / "quick.yml")  # taken where none is named
     notebook(folder / "notebooks" / "chapter.ipynb", 'scale = ""', "scale")
     return folder
 
@@ -101,13 +137,35 @@ def test_runs_and_chapters_work_in_a_folder_with_a_space_and_an_apostrophe(proje
     assert page.cells[-1].outputs[0].data["text/plain"] == "'tiny'"
 
 
-def test_a_run_whose_directory_was_deleted_is_run_again(project):
+def test_a_run_whose_directory_was_deleted_is_run_again_and_a_killed_snakemake_is_unlocked(project):
+    """kill -9 leaves the graph locked and its run running: as README says, --unlock, and the same command."""
     (arm,) = (project / "runs" / "tiny").glob("digits-gaussian-fully_synthetic-*")
     shutil.rmtree(arm)
     assert (project / "runs" / "tiny" / "complete" / arm.name).is_file()
+    command = [sys.executable, "-m", "snakemake", "sweep", "--cores", "2", "--config", "profile=tiny"]
+    with open(project / "sweep.txt", "w") as said:
+        sweep = subprocess.Popen(command, cwd=project, env=ENVIRONMENT, stdout=said, stderr=said)
+    wait_for(sweep, lambda: in_use(arm))
+    sweep.kill()
+    assert sweep.wait() == -signal.SIGKILL
+    locked = snakemake(project, "sweep", "--config", "profile=tiny")
+    assert locked.returncode != 0
+    assert "--unlock" in locked.stdout + locked.stderr
+    while in_use(arm):  # the run that it had started goes on by itself
+        time.sleep(0.01)
+    unlocked = run("-m", "snakemake", "--unlock", cwd=project)
+    assert unlocked.returncode == 0, unlocked.stderr
+    before = (arm / "ledger.jsonl").read_bytes()
     done = snakemake(project, "sweep", "--config", "profile=tiny")
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(read_ledger(arm)) == 2
+    assert (arm / "ledger.jsonl").read_bytes() == before
+
+
+def test_on_a_file_system_that_counts_whole_seconds_nothing_is_done_twice(project):
+    for path in [*project.rglob("*")]:
+        if path.is_file() and not path.is_symlink():
+            os.utime(path, (int(path.stat().st_atime), int(path.stat().st_mtime)))
     assert "Nothing to be done" in snakemake(project, "sweep", "--config", "profile=tiny").stderr
 
 
@@ -146,14 +204,14 @@ def test_config_of_the_graph_is_checked(project, config, message):
 
 
 def test_every_interpolated_path_is_quoted():
-    """Only numbers stand without :q in a shell line."""
+    """Only numbers stand without :q in a shell line, and settings of the memory, which are the Snakefile's own."""
     import re
 
     text = (ROOT / "Snakefile").read_text()
     shells = re.findall(r"shell:\n((?:\s+\".*\n)+)", text)
     assert len(shells) == 4
     bare = {name for shell in shells for name in re.findall(r"(?<!\{)\{([^{}:]+)\}(?!\})", shell)}
-    assert bare == {"threads"}
+    assert bare == {"threads", "memory"}
 
 
 def test_the_profile_file_of_the_tests_is_one(project):

@@ -1,10 +1,14 @@
 """Graphics cards by name, for a plan on a card that nobody has measured yet: data sheets, and a share of them."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from iterative_retraining.datasets import DATASETS
 from iterative_retraining.errors import ConfigError
+from iterative_retraining.models import MODELS, resolve_options
+from iterative_retraining.models.family import NetworkFamily
+from iterative_retraining.models.memory import USABLE, images_that_fit, training_bytes
 from iterative_retraining.studies.report.costs import retraining_cost
 
 from speeds import Kind, Speed
@@ -37,6 +41,23 @@ CARDS = {
     "h100": Card("H100 SXM", 80, 494e12, 989e12),
     "h200": Card("H200 SXM", 141, 494e12, 989e12),
 }
+
+
+def memory_table(kinds: Iterable[Kind], card: Card) -> str:
+    """What training takes of the memory of a card: a whole batch at once, counted without computing (see
+    `iterative_retraining.models.memory`), and how many images at a time fit; of the models that can be counted."""
+    lines = [f"| memory, of {card.memory} GB | a batch at once, GB | images at a time, of a batch |", "|---|---|---|"]
+    for kind in kinds:
+        data, options = DATASETS[kind.dataset], resolve_options(kind.model, kind.dataset, json.loads(kind.options))
+        if not isinstance(MODELS[kind.model], NetworkFamily):
+            continue
+        process, training = MODELS[kind.model].configured(data.shape, options)
+        if getattr(training.network, "eager", False):
+            continue
+        needed, n = training_bytes(process, training) / 1e9, training.batch_size
+        at_once = images_that_fit(process, training, n, USABLE * card.memory * 1e9)
+        lines.append(f"| {kind} | {needed:.1f} | {at_once} of {n} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def find_card(name: str) -> Card | None:

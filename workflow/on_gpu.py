@@ -63,6 +63,9 @@ def take_slots(n: int, gpus: list[str], per_gpu: int, locks: Path) -> list[str]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise
             else:
                 taken[gpu] = descriptor
     for descriptor in taken.values():
@@ -86,7 +89,12 @@ def main() -> None:
     gpus = visible_gpus()
     if not 1 <= given.gpus <= len(gpus):
         parser.error(f"--gpus {given.gpus} is not allowed: it counts GPUs of the command, and {len(gpus)} are visible")
-    own = take_slots(given.gpus, gpus, given.per_gpu, given.locks)
+    try:
+        own = take_slots(given.gpus, gpus, given.per_gpu, given.locks)
+    except OSError as error:  # a folder that cannot be written, a file system without locks
+        raise SystemExit(
+            f"on_gpu: no locks in {given.locks} ({error.strerror}); choose another folder by --locks or TMPDIR"
+        ) from error
     if not own:
         all_taken = f"all {len(gpus) * given.per_gpu} slots are taken"
         why = all_taken if given.gpus == 1 else f"fewer than {given.gpus} GPUs are free"

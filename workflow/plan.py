@@ -29,7 +29,7 @@ from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.reading import read_ledger
 from iterative_retraining.schemes import set_size
 
-from cards import CARDS, Card, find_card, tabled_speed
+from cards import CARDS, Card, find_card, memory_table, tabled_speed
 from check import check
 from profiles import PlannedRun, Profile, load_profile
 from speeds import Kind, NotMeasuredError, Speed, measured_speeds, n_drawn
@@ -218,8 +218,10 @@ def main(arguments: Sequence[str]) -> str:
         speed = Speed(given.images_per_second, given.samples_per_second, given.metrics_seconds or 0.0, source)
         speeds = dict.fromkeys(kinds, speed)
     missing = sorted({run.start for run in profile.runs.values() if run.start.endswith(NOT_THERE)})
-    note = f"\n\nBefore a run: {', '.join(missing)}; --check says what else is missing." if missing else ""
-    return report(profile, left, speeds, given.gpus) + note
+    note = f"Before a run: {', '.join(missing)}; --check says what else is missing." if missing else ""
+    card = find_card(given.device)
+    memory = memory_table(kinds, card) if card else ""
+    return "\n\n".join(filter(None, [report(profile, left, speeds, given.gpus), memory, note]))
 
 
 def there_or_not(init: str) -> str:

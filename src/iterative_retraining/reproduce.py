@@ -31,6 +31,10 @@ from iterative_retraining.runs.source import definitions, source_sha256
 HASHES = ("checkpoint_sha256", "samples_sha256")
 
 
+class OtherRunError(ConfigError):
+    """The code here makes another run of a published configuration, as it does of those of earlier versions."""
+
+
 @dataclass(frozen=True)
 class Published:
     """A run as published: configuration, manifest, ledger, and the identity of the run that trains its theta_0, None
@@ -84,7 +88,8 @@ def read_published_run(path: str | Path, generations: int, n_images_initial: int
     """The run in ``path``, checked: the code here can run it again up to generation ``generations``.
 
     ``n_images_initial``: training budget of its theta_0, where the manifest does not record the run that trained it.
-    Raises RunError if the ledger is too short, ConfigError if configuration or theta_0 cannot be made again.
+    Raises RunError if the ledger is too short, ConfigError if configuration or theta_0 cannot be made again, of which
+    OtherRunError if it is the configuration of another run now.
     """
     path, config = Path(path), read_config(Path(path))
     identity, manifest, rows = config["identity"], read_manifest(path), read_ledger(path)
@@ -93,7 +98,7 @@ def read_published_run(path: str | Path, generations: int, n_images_initial: int
         raise RunError(f"{path} holds {len(rows)} complete generations, and {needed}")
     here = _config(identity).run_id
     if here != config["run_id"]:
-        raise ConfigError(f"{path}: the code here makes another run of this configuration, {here}")
+        raise OtherRunError(f"{path}: the code here makes another run of this configuration, {here}")
     initial = _initial(path, identity, manifest, n_images_initial) if identity["init"] else None
     return Published(path, identity, manifest, rows[: generations + 1], initial)
 
@@ -195,12 +200,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise RunError(f"no run directory among {', '.join(others)}: none has a config.json")
     if others:
         print(f"passed over, no run directories: {', '.join(others)}", flush=True)
-    runs = [read_published_run(path, k, n_images_initial) for path in found]  # all are checked before the first is run
+    runs = _checked(found, k, n_images_initial)
     with tempfile.TemporaryDirectory() as temporary:
         source = source_sha256(definitions())  # what other code has made is not gone on with
         folder = (keep or Path(temporary)) / source[:10]
         equal = [_report(run, folder, given) for run in runs]
     return int(not all(equal))
+
+
+def _checked(paths: Sequence[Path], generations: int, n_images_initial: int | None) -> list[Published]:
+    """`read_published_run` of all, before the first is run; what is another run now is named and passed over, unless
+    nothing is left."""
+    runs: list[Published] = []
+    others: list[OtherRunError] = []
+    for path in paths:
+        try:
+            runs.append(read_published_run(path, generations, n_images_initial))
+        except OtherRunError as error:
+            others.append(error)
+    if not runs:
+        raise others[0]
+    for error in others:
+        print(f"passed over, {error}", flush=True)
+    return runs
 
 
 def _report(run: Published, folder: Path, beside: Mapping[str, Any]) -> bool:

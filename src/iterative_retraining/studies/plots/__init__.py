@@ -14,7 +14,7 @@ from iterative_retraining.studies.plots.gaussian import (
     variances_over_time,
 )
 from iterative_retraining.studies.plots.metrics import bias_in_n, metrics_against, verdict_map
-from iterative_retraining.studies.plots.plane import density_panels, lines_by_arm
+from iterative_retraining.studies.plots.plane import density_maps, density_panels, lines_by_arm, spread_curves
 from iterative_retraining.studies.plots.protocol import protocol_panels, reach_by_budget
 from iterative_retraining.studies.plots.runs import (
     ages_panels,
@@ -49,6 +49,7 @@ __all__ = [
     "bias_in_n",
     "curation_panels",
     "decay_by_dimension",
+    "density_maps",
     "density_panels",
     "distances_over_time",
     "family_curves",
@@ -69,6 +70,7 @@ __all__ = [
     "seconds_by_stage",
     "shares_collapsed",
     "show_with_numbers",
+    "spread_curves",
     "stacked_errors",
     "std_bands",
     "std_over_time",

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iterative_retraining.interfaces import Metric, Scheme
-from iterative_retraining.models.process import check_numbers
+from iterative_retraining.interfaces import Metric, Run, Scheme
+from iterative_retraining.models.process import check_choice, check_numbers
 from iterative_retraining.models.training import shuffled_batches
 from iterative_retraining.retrain import GenerationRecord, retrain
-from iterative_retraining.runs.memory import MemoryRun
 from iterative_retraining.seeding import generator, noise_by_index, stage_seed
+from iterative_retraining.studies.toy2d.member_sets import MemberSchemes, MemberSets, Seeds, item_weights_of, points_of
 from iterative_retraining.studies.toy2d.members import Members, Weights
 from iterative_retraining.training_set import TrainingSet
 
 STEPS_DRAWN_AT_ONCE = 64
-Seeds = tuple[int, ...]
+RATE_DECAYS = ("none", "cosine")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class EnsembleConfig:
 
     The moving average of the weights becomes the next fit's start. Where the members couple noise and data, they do so
     within groups of ``coupled`` points of a batch: an exact assignment of 256 takes as long as all else in a step.
+    rate_decay: "cosine" lets the learning rate of every fit fall to 0 along half a cosine, so that it ends converged.
     """
 
     members: Members
@@ -44,75 +45,12 @@ class EnsembleConfig:
     n_points_per_retraining: int = 12_800
     warm_start: bool = True
     coupled: int = 64
+    rate_decay: str = "none"
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "n_points_initial", "n_points_per_retraining", "coupled")
         check_numbers(self, counts=counts, positive=("learning_rate", "ema_halflife_points"))
-
-
-@dataclass(frozen=True)
-class MemberSets:
-    """D_t of an ensemble: one training set of points (n, 2) for each member."""
-
-    sets: tuple[TrainingSet, ...]
-
-    @property
-    def n_real(self) -> tuple[int, ...]:
-        """By member."""
-        return tuple(data.n_real for data in self.sets)
-
-    @property
-    def n_synthetic(self) -> tuple[int, ...]:
-        """By member."""
-        return tuple(data.n_synthetic for data in self.sets)
-
-
-@dataclass(frozen=True)
-class MemberSchemes:
-    """The scheme of an ensemble: one for each member."""
-
-    schemes: tuple[Scheme, ...]
-
-    @property
-    def history_length(self) -> int | None:
-        """The longest."""
-        lengths = [scheme.history_length for scheme in self.schemes]
-        return None if None in lengths else max(lengths)
-
-    def n_samples(self, n_real: int) -> int:
-        """The most that any member needs."""
-        return max(scheme.n_samples(n_real) for scheme in self.schemes)
-
-    def check(self, n_real: int, n_retrain: int) -> None:
-        """As each of them does."""
-        for scheme in self.schemes:
-            scheme.check(n_real, n_retrain)
-
-    def initial_set(self, real: np.ndarray) -> MemberSets:
-        """What theta_0 of each member is fitted to, from real data (n, M, 2)."""
-        return MemberSets(tuple(scheme.initial_set(real[:, i]) for i, scheme in enumerate(self.schemes)))
-
-    def training_set(self, real: np.ndarray, history: Sequence[np.ndarray], *, seed: Seeds) -> MemberSets:
-        """D_t of each member, from real data (n, M, 2) and samples (n, M, 2)."""
-        return MemberSets(
-            tuple(
-                scheme.training_set(real[:, i], _OfMember(history, i), seed=own)
-                for i, (scheme, own) in enumerate(zip(self.schemes, seed, strict=True))
-            )
-        )
-
-
-class _OfMember(Sequence):
-    """The samples of one member, by generation."""
-
-    def __init__(self, history: Sequence[np.ndarray], member: int) -> None:
-        self.history, self.member = history, member
-
-    def __len__(self) -> int:
-        return len(self.history)
-
-    def __getitem__(self, generation: int) -> np.ndarray:
-        return self.history[generation][:, self.member]
+        check_choice("rate_decay", self.rate_decay, RATE_DECAYS)
 
 
 class Ensemble:
@@ -150,12 +88,14 @@ class Ensemble:
         adam = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
         ema, last = [w.detach().clone() for w in weights], [math.nan] * len(self)
         n_seen = 0
-        batches = self._batches(_points(data, len(self)), _item_weights(data, len(self)), seed, n_points)
+        batches = self._batches(points_of(data, len(self)), item_weights_of(data, len(self)), seed, n_points)
         for step, (x, *batch) in enumerate(batches):
             losses = self._losses(x, *batch)
             adam.zero_grad()
             losses.sum().backward()  # the weights of a member enter its own loss alone
             self._stop_where_not_finite(losses.tolist(), last, step)
+            if config.rate_decay == "cosine":
+                adam.param_groups[0]["lr"] = config.learning_rate * (1 + math.cos(math.pi * n_seen / n_points)) / 2
             self._step(adam, weights)
             n_seen += x.shape[1]
             halflife = min(config.ema_halflife_points, 0.05 * n_seen) if from_scratch else config.ema_halflife_points
@@ -222,8 +162,9 @@ class Ensemble:
         ``(seed[i], j)`` and its weights."""
 
         def draw(k: int) -> Tensor:
-            own = [noise_by_index(stage_seed(s, k, "step") if k else s, range(n), (2,)) for s in seed]
-            return torch.from_numpy(np.stack(own))
+            return torch.from_numpy(
+                np.stack([_step_noise(stage_seed(s, k, "step"), n) if k else _latents(s, n) for s in seed])
+            )
 
         points = self.config.members.sample(self.weights, draw).double()
         points[[bool(reason) for reason in self.stopped]] = math.nan
@@ -242,25 +183,23 @@ class Ensemble:
         self.weights = {name: torch.from_numpy(array) for name, array in state.items()}
 
 
-def _points(data: MemberSets | TrainingSet, n_members: int) -> list[Tensor]:
-    """The points (N, 2) of each member, float32."""
-    own = [d.array() for d in data.sets] if isinstance(data, MemberSets) else [*data.array().swapaxes(0, 1)]
-    if len(own) != n_members:
-        raise ValueError(f"{n_members} members need as many sets of data, got {len(own)}")
-    return [torch.from_numpy(points).float() for points in own]
+def _latents(seed: int, n: int) -> np.ndarray:
+    return noise_by_index(seed, range(n), (2,))
 
 
-def _item_weights(data: MemberSets | TrainingSet, n_members: int) -> list[Tensor] | None:
-    """The weights (N,) of the points of each member, float32; None where no point has one."""
-    sets = data.sets if isinstance(data, MemberSets) else (data,) * n_members
-    if all(own.weights is None for own in sets):
-        return None
-    return [torch.from_numpy(own.item_weights(np.arange(len(own)))).float() for own in sets]
+def _step_noise(seed: int, n: int) -> np.ndarray:
+    """Drawn row by row from one generator, so that a row is the same whatever ``n``, at a hundredth of the time."""
+    return generator(seed).standard_normal((n, 2), dtype=np.float32)
 
 
 def _at(rows: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
     """The values (N, ...) of each member at its rows (B,), (M, B, ...)."""
     return torch.stack([own[r] for own, r in zip(values, rows, strict=True)])
+
+
+def first_models(config: EnsembleConfig, seeds: Seeds, real: np.ndarray) -> Ensemble:
+    """theta_0 of each of ``seeds``, trained on its real data, of (n, M, 2)."""
+    return Ensemble(config, len(seeds)).fit(TrainingSet.of(real), seed=stage_seed(seeds, 0, "fit"))
 
 
 def retrain_together(
@@ -270,21 +209,23 @@ def retrain_together(
     metrics: Sequence[Metric],
     *,
     n_retrain: int,
-    run: MemoryRun | None = None,
+    run: Run | None = None,
+    first: Ensemble | None = None,
 ) -> tuple[Ensemble, Iterator[GenerationRecord]]:
     """Algorithm 1 for all ``arms``, pairs of scheme and seed, with real data (n, M, 2): the ensemble and its records.
 
-    theta_0 is trained once a seed, on all real data of the first arm that has it, and shared by all its arms.
-    Raises ValueError if ``real`` is not of M arms, or for no arms.
+    theta_0 is trained once a seed, on all real data of the first arm that has it, and shared by all its arms; or it is
+    ``first``, one member for each seed in the order of their first arms.
+    Raises ValueError if ``real`` is not of M arms, for no arms, or for another number of first models than of seeds.
     """
     if not arms or real.shape[1:] != (len(arms), 2):
         raise ValueError(f"{len(arms)} arms need real data of shape (n, {len(arms)}, 2), got {real.shape}")
     seeds = tuple(seed for _, seed in arms)
-    first = {seed: seeds.index(seed) for seed in seeds}
-    start = Ensemble(config, len(first))
-    fit_seeds = stage_seed(tuple(first), 0, "fit")
-    start.fit(TrainingSet.of(real[:, list(first.values())]), seed=fit_seeds)
-    initial = start.take([list(first).index(seed) for seed in seeds])
+    own = {seed: seeds.index(seed) for seed in seeds}
+    start = first_models(config, tuple(own), real[:, list(own.values())]) if first is None else first
+    if len(start) != len(own):
+        raise ValueError(f"{len(own)} seeds need as many first models, got {len(start)}")
+    initial = start.take([list(own).index(seed) for seed in seeds])
     ensemble = Ensemble(config, len(arms))
     schemes = MemberSchemes(tuple(scheme for scheme, _ in arms))
     records = retrain(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import ot
 import pandas as pd
+import torch
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
@@ -54,6 +55,14 @@ class PlaneMetrics:
             "radius": float(np.linalg.norm(x, axis=1).mean()),
             "modes": float((counts >= 0.25 * n / len(self.means)).mean()),
         }
+
+    def kernel_kl(self, x: np.ndarray) -> float:
+        """KL(target || kernel estimate from x) in nats, by the fresh draws: kernel_nll less the target's own negative
+        log-likelihood. It has a floor above 0, what the kernel blurs; NaN where a point is not finite."""
+        if not np.isfinite(x).all():
+            return float("nan")
+        own = -self.target.log_density(torch.from_numpy(self.reference)).mean().item()
+        return _kernel_nll(cdist(x, self.reference), self.bandwidth) - own
 
     def floor(self, n: int, *, n_draws: int = 40, seed: int) -> dict[str, list[float]]:
         """The values of ``n_draws`` sets of ``n`` draws from the target itself: real against real."""

@@ -99,17 +99,23 @@ class PlaneStudy:
             for i, member in enumerate(self.plan)
         ]
 
-    @torch.no_grad()
     def _exact_likelihoods(self, ensemble: Ensemble) -> list[dict[str, float]]:
         """By member, where densities are exact: the negative log-likelihood of the fresh draws, and KL(target || model)
         estimated by them, in nats."""
-        members, x = ensemble.config.members, torch.from_numpy(self.measure.reference)
-        if not isinstance(members, SplineMembers):
+        if not isinstance(ensemble.config.members, SplineMembers):
             return [{}] * len(ensemble)
-        own = members.log_prob(ensemble.weights, x.float().expand(len(ensemble), *x.shape)).double()
-        nll, gaps = -own.mean(dim=1), (self.target.log_density(x) - own).mean(dim=1)
-        values = [{"nll": a, "kl": b} for a, b in zip(nll.tolist(), gaps.tolist(), strict=True)]
-        return [dict.fromkeys(v, np.nan) if why else v for v, why in zip(values, ensemble.stopped, strict=True)]
+        kls = exact_kl(ensemble, self.target, self.measure.reference)
+        return [{"nll": kl + self.target_nll, "kl": kl} for kl in kls]
+
+
+@torch.no_grad()
+def exact_kl(ensemble: Ensemble, target: GaussianMixture, fresh: np.ndarray) -> list[float]:
+    """KL(target || model) in nats of the flows of an ensemble, by ``fresh`` draws of the target (n, 2); NaN where a
+    member has stopped."""
+    x = torch.from_numpy(fresh)
+    own = ensemble.config.members.log_prob(ensemble.weights, x.float().expand(len(ensemble), *x.shape)).double()
+    kls = (target.log_density(x) - own).mean(dim=1).tolist()
+    return [float("nan") if why else kl for kl, why in zip(kls, ensemble.stopped, strict=True)]
 
 
 def _name(family: str, scheme: str, lam: float, seed: int) -> str:
