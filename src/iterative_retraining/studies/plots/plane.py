@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import curve_look
+from iterative_retraining.studies.plots.style import PALETTE, curve_look
 
 
 def density_panels(truth: np.ndarray, rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]) -> Figure:
