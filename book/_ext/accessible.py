@@ -7,7 +7,7 @@ a sidebar outside of every landmark, and controls whose label hides the words th
 import re
 from pathlib import Path
 
-STYLE, SCRIPT = "reader.css", "reader.js"
+STYLE = "reader.css"
 SIDEBAR = '<div id="pst-primary-sidebar" class="bd-sidebar-primary bd-sidebar"'
 MENDS = (
     (re.compile(r"<th([^>]*)>(?:\s|<p></p>)*</th>"), r"<td\1></td>"),
@@ -39,7 +39,6 @@ def mend(app, error):
 
 def setup(app):
     """Registers them with Sphinx."""
-    app.add_css_file(STYLE, priority=900)  # after the theme's
-    app.add_js_file(SCRIPT, loading_method="defer")
+    app.add_css_file(STYLE, priority=900)  # after the theme's; Jupyter Book adds every script of _static by itself
     app.connect("build-finished", mend)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
