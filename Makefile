@@ -1,5 +1,7 @@
 # make book   set up, run a profile (quick), build its book, say what each step took
 # make test   set up, run all tests
+# make read   build and open the published book: 300 MB of packages, nothing is computed
+# make pdf    the published book as one PDF, by Chromium
 # See README.md for the rest.
 
 PROFILE ?= quick
@@ -7,10 +9,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
+READER := .venv-read
 HTML := runs/$(notdir $(PROFILE))/book/_build/html/index.html
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: book test setup notebooks publish published-book lint lock
+.PHONY: book test read pdf setup notebooks publish published-book lint lock
 
 book: $(SETUP)
 	snakemake --cores all --rerun-incomplete --config profile="$(PROFILE)"
@@ -19,6 +22,19 @@ book: $(SETUP)
 
 test: $(SETUP)
 	pytest --numprocesses auto --dist loadfile
+
+read: $(READER)/.installed
+	$(READER)/bin/jupyter-book build book
+	$(READER)/bin/python -m webbrowser "file://$(CURDIR)/book/_build/html/index.html"
+
+$(READER)/.installed: requirements.lock
+	$(PYTHON) -m venv $(READER)
+	$(READER)/bin/python -m pip install --quiet --constraint requirements.lock jupyter-book sphinx-proof django-static-mathjax
+	@touch $@
+
+pdf: $(SETUP)
+	jupyter-book build book --all --builder singlehtml
+	python workflow/print_book.py book/_build/singlehtml/index.html book/_build/iterative-retraining.pdf
 
 setup: $(SETUP)
 

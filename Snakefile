@@ -36,7 +36,7 @@ elif str(config.get("rehearsal", False)).lower() != "false":
     raise ConfigError(f"--config rehearsal={config['rehearsal']} is not allowed: it is true or false")
 profile = rehearsed.profile if rehearsed else load_profile(profile_file)
 root = Path("runs") / profile.name
-SHOW_RUNS = ("05_images", "05_controls", "06_paper_scale", "status")  # chapters that read run directories
+SHOW_RUNS = ("index", "05_images", "05_controls", "06_paper_scale", "status")  # chapters that read run directories
 device, per_gpu = str(config.get("device", "auto")), config.get("runs_per_gpu", 1)
 kind, _, index = device.partition(":")
 if kind not in ("auto", "cpu", "cuda") or (":" in device and not (kind == "cuda" and index.isdigit())):
@@ -212,6 +212,7 @@ rule book:
     shell:
         "rm -rf {params.book:q} && mkdir -p {params.book:q} && cp -rL book/. {params.book:q}"
         " && rm -rf {params.book:q}/_build && cp {input.chapters:q} {params.book:q}/chapters/"
+        " && ln -sf chapters/index.ipynb {params.book:q}/index.ipynb"
         " && jupyter-book build {params.book:q} -n -W > {log:q} 2>&1 || {{ tail -n 20 {log:q} >&2; exit 1; }}"
 
 

@@ -236,3 +236,14 @@ glue("loops", n_loops, display=False)
 # *We see* exactly that, with the constant known in closed form, and two things beyond it: the typical chain collapses twice as
 # fast as the mean, and the mean of $\sigma_t^2$ never moves. With real data in the mix, nothing collapses in this model for
 # any λ that we tried, also beyond λ = 1.
+
+# %% [markdown]
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. A Gaussian that learns from its own samples alone collapses, at rates that are known exactly, and the typical chain twice as fast as the mean.
+# 2. The mean of $\sigma_t^2$ never moves: a mean over chains and a typical chain can tell opposite stories.
+# 3. With the real data in the mix nothing collapses here, for any λ.
+# :::
+#
+# *What this chapter does not show*: networks, whose errors are not those of drawing a sample alone. *Where to go next*: {doc}`02_fixed_point` for what infinitely many data do, {doc}`03_finite_samples` for what few of them add.

@@ -315,3 +315,14 @@ pd.DataFrame(rows).set_index("")
 # first ({prf:ref}`prop-fisher-norm`), and a small network does what its Jacobian says. What the theorem cannot see, and this chapter
 # does not show, is the error of finite samples and of training that is not carried to the maximum: the next chapter. Nor was $J$ measured
 # for a diffusion model, whose samples do not come from the density that its loss fits.
+
+# %% [markdown]
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. The best model is a fixed point for every λ, and its stability is a question of the eigenvalues $m_i$ of $A^{-1}B$.
+# 2. Theorem 1's condition is sufficient and far from necessary.
+# 3. A small network contracts as its Jacobian says, close to $\lambda/(1+\lambda)$ in its outputs.
+# :::
+#
+# *What this chapter does not show*: finite data, unfinished training, and diffusion models. *Where to go next*: {doc}`03_finite_samples` for the errors of finite data, {doc}`04_toy_densities` for networks.

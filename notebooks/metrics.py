@@ -242,5 +242,15 @@ table.loc[shown, ["value", "standard_error", "bias"]].round(3)
 #
 # *We see* that these three are blind to copies of the training set, so a λ = 0 run that memorises would look like the best of
 # all; that recall rises where quality falls; and that FID can be compared only at equal $n$. All metrics of the table are in
-# the ledger of every run of this package; FLD where the data set has held-out images (digits have none, Fashion-MNIST
-# has).
+# the ledger of every run of this package; FLD where the data set has held-out images, as digits and Fashion-MNIST have.
+
+# %% [markdown]
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. Every metric is blind to something: FID, precision and recall to copies, recall to bad samples that spread out.
+# 2. A value means something beside its floor, at the same n and in the same features.
+# 3. Intervals over images and over seeds are two things, and statements on retraining need seeds.
+# :::
+#
+# *What this chapter does not show*: features of Inception or DINOv2, which see other things. *Where to go next*: {doc}`05_images`, where these metrics are used.

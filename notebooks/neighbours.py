@@ -173,3 +173,14 @@ Markdown(
 # *We see* all four, with the exact curves on the simulations. For the paper's own scheme the error variance ends below that of
 # accumulation for every λ, since it is bounded by $\frac32 < \pi^2/6$; only fresh real data make the estimate better than the first, and then
 # the weight matters.
+
+# %% [markdown]
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. Replacing collapses, accumulating and mixing stay bounded, fresh data make the estimate better than the first.
+# 2. With fresh data there is a best weight for them; with the same real data every time it is 1.
+# 3. Without smoothness, keeping all real data does not help.
+# :::
+#
+# *What this chapter does not show*: the schemes on networks: the engine has them, their sweeps are not published. *Where to go next*: {doc}`../setting` for how each scheme is run, {doc}`claims` for what became of the claims.

@@ -24,7 +24,7 @@ settings.register_profile("project", deadline=None, derandomize=True)  # no test
 settings.load_profile("project")
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "iterative_retraining"
-sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks"), str(ROOT / "book" / "_ext")]
 
 TINY_EDM = {"channels": 4, "attention_resolutions": [], "n_steps": 3, "batch_size": 32, "sampling_batch_size": 700}
 TINY_RUN = {

@@ -50,3 +50,21 @@ def test_the_core_uses_no_global_random_state():
 def test_modules_stay_small():
     sizes = {file.name: len(file.read_text().splitlines()) for file in (ROOT / "src").rglob("*.py")}
     assert {name: n for name, n in sizes.items() if n > 300} == {}
+
+
+def test_the_workflow_runs_what_every_change_must_pass_and_publishes_the_book_built_there():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())["jobs"]
+    assert [step["run"] for step in jobs["check"]["steps"] if "run" in step][-1] == ".ci/run"
+    (upload,) = (step for step in jobs["check"]["steps"] if "upload-pages-artifact" in step.get("uses", ""))
+    assert upload["with"]["path"] == "book/_build/html"
+    assert jobs["publish"]["needs"] == "check"
+
+
+def test_what_reading_needs_is_locked():
+    """The packages of `make read` and of Binder have versions in the lock file."""
+    locked = {line.partition("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    (line,) = (
+        line for line in (ROOT / "Makefile").read_text().splitlines() if "--constraint requirements.lock" in line
+    )
+    assert {name.lower() for name in line.split("requirements.lock ")[1].split()} <= locked
+    assert "--constraint ../requirements.lock" in (ROOT / "binder" / "requirements.txt").read_text().splitlines()

@@ -6,6 +6,7 @@ python workflow/execute.py notebooks/05_images.ipynb out/05_images.ipynb '{"scal
 import argparse
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -35,9 +36,11 @@ def execute(notebook: str, page: str, parameters: dict) -> None:
 
 
 def clean(page: Path) -> None:
-    """Removes what a reader does not need: times, paths, standard error; folds the injected parameters away."""
+    """Removes what a reader does not need: times, paths, standard error; folds the injected parameters away. The day
+    stays, as ``executed`` in the metadata."""
     nb = nbformat.read(page, as_version=4)
     nb.metadata.pop("papermill", None)
+    nb.metadata["executed"] = datetime.now(UTC).date().isoformat()
     for cell in nb.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)

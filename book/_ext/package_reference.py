@@ -5,6 +5,7 @@ names in backticks, no reStructuredText: everything else in them is escaped, and
 """
 
 import importlib
+import importlib.util
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from types import ModuleType
 
 PACKAGE = "iterative_retraining"
 MARK = "%% package reference"
+MISSING = (
+    "*This book was built without the package, which its reference is made from: `make setup`, then build it again.*"
+)
 ROOMS = ("datasets", "schemes", "models", "metrics", "selectors", "runs", "studies")
 QUOTED = re.compile(r"(``.+?``|`.+?`)")
 NAMED = r"[a-z_]\w*(?:, \w+)* ?: "  # at the start of a line
@@ -31,7 +35,10 @@ def room(module: ModuleType) -> str:
 
 
 def reference() -> str:
-    """The page's text: a heading a room, and all public names of its modules that have a docstring."""
+    """The page's text: a heading a room, and all public names of its modules that have a docstring; or, where the book
+    is built without the package, one line that says so."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        return MISSING
     lines, heading = [], ""
     for module in sorted(modules(), key=lambda m: (room(m) != "The core", m.__name__)):
         if room(module) != heading:

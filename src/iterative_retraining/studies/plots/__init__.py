@@ -1,4 +1,7 @@
-"""Figures: drawn here and nowhere else, from what was computed before. Nothing is computed here."""
+"""Figures: drawn here and nowhere else, from what was computed before. Nothing is computed here.
+
+Imported in a notebook, figures are shown at twice their size, with their numbers beside them as CSV (`showing`).
+"""
 
 from iterative_retraining.studies.plots.gaussian import (
     decay_by_dimension,
@@ -18,11 +21,13 @@ from iterative_retraining.studies.plots.runs import (
     family_curves,
     image_rows,
     mosaic,
+    preview_rows,
     quality_curves,
     sample_grid,
     sampler_curves,
 )
 from iterative_retraining.studies.plots.selected import curation_panels, filtered_variances
+from iterative_retraining.studies.plots.showing import show_with_numbers
 from iterative_retraining.studies.plots.slider import frames_slider
 from iterative_retraining.studies.plots.status import attempts_by_run, seconds_by_stage, verdict_counts
 from iterative_retraining.studies.plots.style import FLOOR_COLOUR, arm_style
@@ -33,6 +38,8 @@ from iterative_retraining.studies.plots.theory import (
     stacked_errors,
     tail_panels,
 )
+
+show_with_numbers()
 
 __all__ = [
     "FLOOR_COLOUR",
@@ -53,6 +60,7 @@ __all__ = [
     "metrics_against",
     "mosaic",
     "output_distances",
+    "preview_rows",
     "protocol_panels",
     "quality_curves",
     "rate_panels",
@@ -61,6 +69,7 @@ __all__ = [
     "sampler_curves",
     "seconds_by_stage",
     "shares_collapsed",
+    "show_with_numbers",
     "spread_curves",
     "stacked_errors",
     "std_bands",

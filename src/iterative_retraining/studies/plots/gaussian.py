@@ -7,7 +7,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import PALETTE, arm_style
+from iterative_retraining.studies.plots.style import EXACT_COLOUR, PALETTE, arm_style, curve_look
 
 
 def std_over_time(std: np.ndarray, simulated: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> Figure:
@@ -67,14 +67,14 @@ def variances_over_time(
 ) -> Figure:
     """n Var / sigma^2 against retrainings by name: points (T,) simulated, lines (T,) exact, dotted the limits."""
     figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
-    for (name, values), colour in zip(simulated.items(), PALETTE, strict=False):
-        every = max(1, len(values) // 25)
-        t = np.arange(len(values))
-        axis.plot(t[::every], values[::every], "o", markersize=4, color=colour, label=None if name in exact else name)
+    for k, (name, values) in enumerate(simulated.items()):
+        every, t, look = max(1, len(values) // 25), np.arange(len(values)), curve_look(name, k)
+        points = {"markersize": 4, "color": look["color"], "label": None if name in exact else name}
+        axis.plot(t[::every], values[::every], "o", **points)
         if name in exact:
-            axis.plot(t, exact[name], color=colour, label=name)
+            axis.plot(t, exact[name], **look, label=name)
         if name in limits:
-            axis.axhline(limits[name], color=colour, linestyle=":", linewidth=1)
+            axis.axhline(limits[name], color=look["color"], linestyle=":", linewidth=1)
     axis.set(xlabel="retrainings t", ylabel="error variance, in units of σ²/n", yscale="log" if log else "linear")
     axis.legend(frameon=False, fontsize=9)
     return figure
@@ -83,7 +83,7 @@ def variances_over_time(
 def variance_by_lam(lams: np.ndarray, exact: np.ndarray, simulated: Mapping[str, tuple[np.ndarray, ...]]) -> Figure:
     """Stationary variance against lambda: the exact line, and (lambdas, values, half widths) by name as points."""
     figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
-    axis.semilogx(lams, exact, color="0.3", label="1 + λ / (1 + 2λ)")
+    axis.semilogx(lams, exact, color=EXACT_COLOUR, label="1 + λ / (1 + 2λ)")
     axis.axhline(1.5, color="0.6", linestyle=":", linewidth=1)
     for (name, (x, values, half)), colour, marker in zip(simulated.items(), PALETTE, "os^", strict=False):
         axis.errorbar(x, values, half, fmt=marker, markersize=4, linewidth=1, color=colour, label=name)
@@ -96,9 +96,10 @@ def variance_by_weight(weights: np.ndarray, curves: Mapping[str, tuple[np.ndarra
     """Stationary variance against the weight of real data by name: (simulated (W,), exact (W,), best weight)."""
     figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
     axis.plot([0.3, 1], [0.3, 1], "--", color="0.6", linewidth=0.8)
-    for (name, (simulated, exact, best)), colour in zip(curves.items(), PALETTE, strict=False):
-        axis.plot(weights, exact, color=colour, label=f"{name}: best {best:.3f}")
-        axis.plot(weights, simulated, "o", markersize=3.5, color=colour)
+    for k, (name, (simulated, exact, best)) in enumerate(curves.items()):
+        look = curve_look(name, k)
+        axis.plot(weights, exact, **look, label=f"{name}: best {best:.3f}")
+        axis.plot(weights, simulated, "o", markersize=3.5, color=look["color"])
         axis.plot(best, best, "o", markersize=9, fillstyle="none", color="black")
     axis.set(xlabel="weight of the real data", ylabel="error variance, in units of σ²/n", ylim=(0.3, 1.5))
     axis.legend(frameon=False)
@@ -109,11 +110,11 @@ def shares_collapsed(collapsed: Mapping[str, np.ndarray], first: float) -> Figur
     """Share of chains that are collapsed, of booleans (T, n_chains) by name, with 95 % bands; dotted: ``first``."""
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     axis.axhline(first, color="0.5", linestyle=":", linewidth=1)
-    for (name, lost), colour in zip(collapsed.items(), PALETTE, strict=False):
-        share = lost.mean(axis=1)
-        half = 1.96 * np.sqrt(share * (1 - share) / lost.shape[1])
-        axis.plot(share, "o-", markersize=3, color=colour, label=name)
-        axis.fill_between(np.arange(len(share)), share - half, share + half, color=colour, alpha=0.2, linewidth=0)
+    for k, (name, lost) in enumerate(collapsed.items()):
+        share, look = lost.mean(axis=1), curve_look(name, k)
+        half, t = 1.96 * np.sqrt(share * (1 - share) / lost.shape[1]), np.arange(len(share))
+        axis.plot(share, marker="o", markersize=3, **look, label=name)
+        axis.fill_between(t, share - half, share + half, color=look["color"], alpha=0.2, linewidth=0)
     axis.set(xlabel="retrainings t", ylabel="share collapsed", ylim=(0, 1))
     axis.legend(frameon=False)
     return figure

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import PALETTE
+from iterative_retraining.studies.plots.style import PALETTE, curve_look
 
 
 def density_panels(truth: np.ndarray, rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]) -> Figure:
@@ -63,9 +63,10 @@ def lines_by_arm(
 ) -> Figure:
     """Curves (X, seeds) by name: mean and range over seeds against x (X,)."""
     figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
-    for colour, (name, values) in zip(PALETTE, curves.items(), strict=False):
-        axis.plot(x, values.mean(axis=1), color=colour, label=name)
-        axis.fill_between(x, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.25, linewidth=0)
+    for k, (name, values) in enumerate(curves.items()):
+        look = curve_look(name, k)
+        axis.plot(x, values.mean(axis=1), **look, label=name)
+        axis.fill_between(x, values.min(axis=1), values.max(axis=1), color=look["color"], alpha=0.25, linewidth=0)
     axis.set(xlabel=xlabel, ylabel=ylabel, **({"xscale": "log", "yscale": "log"} if log else {}))
     axis.legend(frameon=False)
     return figure

@@ -48,7 +48,7 @@ def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: st
     chance = band(floor, metric, n_of(runs))
     if chance is not None:
         axis.axhspan(chance.low, chance.high, color=FLOOR_COLOUR, zorder=0)
-        axis.axhline(chance.mean, color="0.5", linewidth=0.8, zorder=1, label="real vs real")
+        axis.axhline(chance.mean, color="0.5", linewidth=0.8, zorder=1, label=f"real vs real, n = {n_of(runs)}")
     measured = runs.dropna(subset=[metric]) if metric in runs else runs[:0]
     if not len(measured):
         axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes)
@@ -135,12 +135,23 @@ def sample_grid(rows: Sequence[tuple[str, np.ndarray]], generations: Sequence[in
     return figure
 
 
-def mosaic(images: np.ndarray) -> np.ndarray:
-    """16 images (16, H, W[, C]) as one of 4 x 4 tiles with grey lines between them, (4 H + 3, 4 W + 3[, C])."""
-    _, height, width, *colours = images.shape
+def preview_rows(sets: Mapping[str, np.ndarray]) -> Figure:
+    """Sixteen images of each set, (16, H, W[, C]), in two rows of eight, a block below the other under its name."""
+    figure, axes = plt.subplots(len(sets), 1, figsize=(6, 1.85 * len(sets)), squeeze=False, layout="constrained")
+    for axis, (name, images) in zip(axes[:, 0], sets.items(), strict=True):
+        axis.imshow(mosaic(images, columns=8), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_title(name, loc="left")
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def mosaic(images: np.ndarray, columns: int = 4) -> np.ndarray:
+    """Images (N, H, W[, C]) as one of ``columns`` tiles a row with grey lines between them; N is a multiple of that."""
+    n, height, width, *colours = images.shape
+    rows = n // columns
     margins = [(0, 0), (0, 1), (0, 1), *[(0, 0)] * len(colours)]
-    tiles = np.pad(images, margins, constant_values=110).reshape(4, 4, height + 1, width + 1, *colours)
-    return tiles.swapaxes(1, 2).reshape(4 * (height + 1), 4 * (width + 1), *colours)[:-1, :-1]
+    tiles = np.pad(images, margins, constant_values=110).reshape(rows, columns, height + 1, width + 1, *colours)
+    return tiles.swapaxes(1, 2).reshape(rows * (height + 1), columns * (width + 1), *colours)[:-1, :-1]
 
 
 def image_rows(sets: Mapping[str, np.ndarray], n: int = 16) -> Figure:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import PALETTE
+from iterative_retraining.studies.plots.style import EXACT_COLOUR, PALETTE, curve_look
 
 
 def rate_panels(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
@@ -29,16 +29,16 @@ def rate_panels(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]
 _RATE_STYLES: dict[str, dict[str, Any]] = {
     "Theorem 1": {"color": PALETTE[3], "linestyle": "--"},
     "Ferbach et al.": {"color": PALETTE[1], "linestyle": "-."},
-    "exact: largest λm/(1+λm)": {"color": PALETTE[0]},
-    "observed": {"color": "black", "linestyle": "", "marker": "o", "markersize": 4},
+    "exact: largest λm/(1+λm)": {"color": EXACT_COLOUR},
+    "observed": {"color": PALETTE[0], "linestyle": "", "marker": "o", "markersize": 4},
 }
 
 
 def distances_over_time(gaps: Mapping[str, np.ndarray], rate: float) -> Figure:
     """Distances to the fixed point (T,) by name against retrainings, on a log scale; dotted: the slope of ``rate``."""
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for (name, values), colour in zip(gaps.items(), PALETTE, strict=False):
-        axis.semilogy(values / values[0], "o-", markersize=4, color=colour, label=name)
+    for k, (name, values) in enumerate(gaps.items()):
+        axis.semilogy(values / values[0], marker="o", markersize=4, **curve_look(name, k), label=name)
     t = np.arange(max(len(values) for values in gaps.values()))
     axis.semilogy(t, rate**t, ":", color="0.4", label=f"{rate:.3f} per retraining")
     axis.set(xlabel="retrainings t", ylabel="distance to θ*, relative to t = 0")
