@@ -5,6 +5,7 @@ python -m iterative_retraining.status runs/cpu/* results/*
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ def stale_note(paths: Iterable[str | Path]) -> str:
     again = [int(status.code.removeprefix(REPRODUCED)) for status in found if status.code.startswith(REPRODUCED)]
     sentences = []
     if stale:
-        what = "; ".join(f"`{status.run_id}`: `{status.code.removeprefix(STALE)}`" for status in stale)
+        changes = Counter(status.code.removeprefix(STALE) for status in stale)
+        what = "; ".join(f"{number} of them: `{change}`" for change, number in changes.most_common())
         sentences.append(
             f"**{len(stale)} of these {len(found)} runs are stale**: code that decides their numbers has changed since "
             f"({what})."

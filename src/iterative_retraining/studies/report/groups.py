@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from iterative_retraining.models import MODELS
 from iterative_retraining.models.paths import SAMPLER_OPTIONS
-from iterative_retraining.runs.reading import read_config
+from iterative_retraining.runs.reading import read_config, read_manifest
 from iterative_retraining.studies.report.arms import KEYS, arms
 from iterative_retraining.studies.report.evidence import with_parameters
 
@@ -33,13 +34,14 @@ def _beyond(path: Path) -> bool:
     return bool(identity.get("selector")) or "rare_class" in identity
 
 
-def _groups_of(path: Path) -> dict[str, str]:
-    identity = read_config(path)["identity"]
+def _groups_of(path: Path) -> dict[str, Any]:
+    identity, start = read_config(path)["identity"], read_manifest(path).get("initial_identity") or {}
     shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
     options = {key: value for key, value in identity["options"].items() if key not in SAMPLER_OPTIONS}
     return {
         "group": json.dumps(shared, sort_keys=True),
         "apart_from_sampler": json.dumps(shared | {"options": options}, sort_keys=True),
+        "n_images_initial": start.get("n_images_initial", identity["n_images_initial"]),
     }
 
 
