@@ -26,6 +26,7 @@ def test_a_floor_of_halves_is_brought_to_the_arms_n():
     assert band(FLOOR, "held_out_fid", 1500) == (1.5, 1.5, 1.5)
     assert band(FLOOR, "held_out_recall", 1500) is None
     assert band(FLOOR, "rank", 1500) is None
+    assert band(FLOOR | {"authenticity": [0.6, 0.7]}, "authenticity", 1500) is None
     assert band({"n_images": 9}, "fid", 1500) is None
 
 

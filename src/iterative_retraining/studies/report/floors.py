@@ -8,6 +8,8 @@ import pandas as pd
 
 SCALES_WITH_N = ("fid",)
 """Values whose floor is all bias and goes as 1/N + 1/M (measured for digits: README of the benchmarks)."""
+DEPEND_ON_N = ("authenticity", "copied", "fld", "fld_gap", "rank")
+"""Values whose floor is another at another n, in no way that is known here: halves say nothing of it."""
 PREFIX = "held_out_"
 
 
@@ -31,7 +33,7 @@ def band(floor: Mapping[str, Any], metric: str, n: int) -> Band | None:
         value = floor.get("training", {}).get(metric)
         return None if value is None else Band(value, value, value)
     values = floor.get(metric)
-    if not isinstance(values, list):
+    if metric in DEPEND_ON_N or not isinstance(values, list):
         return None
     scale = floor["n_images"] / n if metric in SCALES_WITH_N else 1.0
     low, high = np.quantile(values, [0.025, 0.975]) * scale
