@@ -16,6 +16,7 @@ from iterative_retraining.config import RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.metrics.features import AUTO, FEATURES
 from iterative_retraining.parameters import load_yaml
+from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.runs.origin import init_identity
 
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
@@ -25,7 +26,7 @@ BESIDE_CONFIG = ("n_retrain", "model_options", "features", "keep_every", "checkp
 RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in ("options", "init", "seed")), *BESIDE_CONFIG)
 RESOURCES = {"threads": "threads of a run", "mem_mb": "memory of a run in MB", "runtime": "minutes of a run"}
 THETA_0 = {"scheme": "mix", "lam": 0.0, "n_retrain": 0}
-NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining")  # arms that differ in these alone share one theta_0
+NOT_OF_THETA_0 = (*THETA_0, "n_images_per_retraining", "latents")  # arms that differ in these alone share one theta_0
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,9 @@ def _runs(file: _File) -> dict[str, PlannedRun]:
             parameters, start = {**base, **arm, "seed": seed}, None
             if not parameters.get("init"):
                 initial = {key: value for key, value in arm.items() if key not in NOT_OF_THETA_0}
+                if isinstance(options := initial.get("model_options"), dict):
+                    trained = {name: value for name, value in options.items() if name not in SAMPLER_OPTIONS}
+                    initial["model_options"] = trained
                 theta_0 = _planned(file, {**base, **initial, **THETA_0, "seed": seed}, None, i, k)
                 start = runs.setdefault(theta_0.run_id, theta_0).run_id
             run = _planned(file, parameters, start, i, k)

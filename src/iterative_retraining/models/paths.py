@@ -11,6 +11,11 @@ from iterative_retraining.models.process import Draw, Net, check_choice, check_n
 from iterative_retraining.models.solvers import SOLVERS, Field, Velocity
 
 MOST_STEPS = 100_000  # of a solver: all its levels are computed before the first
+# Options that change how a model samples and not how it trains: runs that differ in these alone can share theta_0.
+SAMPLER_OPTIONS = (
+    *("solver", "n_steps", "tolerance", "start_data_std", "spacing", "clip"),
+    *("rho", "sigma_min", "sigma_max", "sampling_batch_size"),
+)
 
 
 class KarrasLevels(Protocol):
