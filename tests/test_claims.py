@@ -368,6 +368,6 @@ def test_contracts_are_older_than_the_runs_that_judge_them():
     assert committed(first, last) <= datetime.datetime.now(datetime.UTC)
     for one in CLAIMS:
         found = judge(one, EVIDENCE)
-        if found.run_ids:
+        if found.run_ids and found.verdict != NOT_RUN:  # what waits for runs is not judged by those that are there
             started = EVIDENCE[EVIDENCE.run_id.isin(found.run_ids)].started.min()
             assert committed(*places[one.id]) < datetime.datetime.fromisoformat(started), one.id
