@@ -20,7 +20,6 @@ claims_file = ""
 scale = "by hand"
 
 # %% tags=["hide-input", "fold-at-end"]
-
 from IPython.display import HTML, Markdown
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.results import find_results, of_dataset, read_floor

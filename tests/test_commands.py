@@ -108,6 +108,9 @@ TYPED = {
     "source .venv/bin/activate": PLAIN,
     "make setup": PLAIN,
     "make book": Way(prints="The book is at "),
+    "make read": DRY,
+    "make pdf": DRY,
+    "papermill notebooks/retrain.ipynb out.ipynb -p lam 0.5 -p seed 3": PLAIN,
     "make test": Way(prints="pytest --numprocesses auto --dist loadfile"),
     "make lint": PLAIN,
     "make notebooks": PLAIN,
@@ -170,12 +173,11 @@ TYPED = {
     "python workflow/plan.py paper/edm-cifar10 --device a100": PLAIN,
     "python workflow/plan.py paper/edm-cifar10 --check": Way(says="things are missing"),
     "python -m iterative_retraining.compare runs/digits_edm/digits-*": Way(
-        after=(PUBLISH,), instead={"digits_edm": "cpu"}, prints="fid"
+        after=(PUBLISH,), instead={"digits_edm": "cpu"}, says="and an interval takes two"
     ),
     "python -m iterative_retraining.archive iterative-retraining.zip": Way(after=(PUBLISH,)),
 }
 ELSEWHERE = {  # the file of tests/ that does what they say
-    "jupyter-book build book": "test_book.py",
     "jupyter-book build book -n -W": "test_book.py",
     "make published-book": "test_book.py",
     "torchrun --nproc-per-node 4 -m iterative_retraining -f params.yml": "test_team.py",

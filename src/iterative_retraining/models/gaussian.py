@@ -9,8 +9,6 @@ from iterative_retraining.models.family import PlainFamily
 from iterative_retraining.seeding import noise_by_index
 from iterative_retraining.training_set import TrainingSet, to_uint8, to_unit
 
-LEVEL = 2 / 255  # the step between neighbouring pixel values in [-1, 1]
-
 
 class Gaussian:
     """A multivariate Gaussian with the sample mean and the unbiased covariance (divisor N - 1).
@@ -59,7 +57,7 @@ class Gaussian:
         """
         cov = self.cov
         if x.dtype == np.uint8:
-            x, cov = to_unit(x).reshape(len(x), -1).astype(np.float64), cov + LEVEL**2 / 12 * np.eye(len(cov))
+            x, cov = to_unit(x).reshape(len(x), -1).astype(np.float64), cov + (2 / 255) ** 2 / 12 * np.eye(len(cov))
         try:
             factor = np.linalg.cholesky(cov)
         except np.linalg.LinAlgError as error:

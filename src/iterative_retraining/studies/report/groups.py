@@ -82,7 +82,7 @@ def size_note(groups: Mapping[str, pd.DataFrame]) -> str:
     for label, runs in groups.items():
         seeds = {arm.label: table.seed.nunique() for arm, table in arms(runs)}
         told = ", ".join(f"{name} ({n})" for name, n in seeds.items())
-        first, later = (f"{runs[name].iloc[0]:,.0f}" for name in ("n_images_initial", "n_images_per_retraining"))
-        last = runs.generation.max()
-        lines.append(f"- {label}: {last} retrainings of {later} images after {first} for θ₀; arms (seeds): {told}")
+        budgets = [runs[name].iloc[0] for name in ("n_images_per_retraining", "n_images_initial")]
+        shown = "" if pd.isna(budgets).any() else " of {:,.0f} images after {:,.0f} for θ₀".format(*budgets)
+        lines.append(f"- {label}: {runs.generation.max()} retrainings{shown}; arms (seeds): {told}")
     return "\n".join(lines)
