@@ -65,7 +65,9 @@ def _labels(groups: list[Mapping[str, object]]) -> list[str]:
         for label, about in zip(plain, groups, strict=True)
     ]
     with_budget = [
-        f"{label}, {about['n_images_initial']:,.0f} + {about['n_images_per_retraining']:,.0f} images"
+        label
+        if pd.isna(about["n_images_per_retraining"])
+        else f"{label}, {about['n_images_initial']:,.0f} + {about['n_images_per_retraining']:,.0f} images"
         for label, about in zip(with_sampler, groups, strict=True)
     ]
     numbered = [f"{label} ({number})" for number, label in enumerate(with_budget, start=1)]
