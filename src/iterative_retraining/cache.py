@@ -24,9 +24,14 @@ def cache_folder() -> Path:
 
 
 def cached_array(
-    name: str, make: Callable[[], np.ndarray], *, n: int, dtype: DTypeLike, folder: str | Path | None = None
+    name: str,
+    make: Callable[[], np.ndarray],
+    *,
+    dtype: DTypeLike,
+    n: int | None = None,
+    folder: str | Path | None = None,
 ) -> np.ndarray:
-    """The array (n, ...) that ``folder`` keeps as ``name``.npy, memory-mapped and read-only.
+    """The array (n, ...) that ``folder`` keeps as ``name``.npy, memory-mapped and read-only; n: None for any length.
 
     If it is missing, truncated, changed in any byte or another array, ``make()`` makes it again: once, if several
     processes of this machine ask at the same time, the others wait. A file appears whole or not at all. folder: by
@@ -35,35 +40,29 @@ def cached_array(
     path = Path(folder or cache_folder()) / f"{name}.npy"
     with _alone(path):
         found = _load(path)
-        if found is not None and found.shape[:1] == (n,) and found.dtype == dtype:
+        if found is not None and found.ndim and n in (None, len(found)) and found.dtype == dtype:
             return found
         array = make()
         try:
             _save(path, array)
         except OSError as error:
-            _warn(path, error, array.nbytes)
+            warnings.warn(
+                f"{path} cannot be written ({error}): it is made again next time; a folder that takes "
+                f"{array.nbytes / 1e6:.0f} MB can be set as XDG_CACHE_HOME",
+                RuntimeWarning,
+                stacklevel=2,
+            )
             return array
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def cached_numbers(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The mapping of JSON values that the cache keeps as ``name``.npy, made by ``make()`` as in `cached_array`."""
-    made: list[dict[str, Any]] = []
 
     def text() -> np.ndarray:
-        made.append(make())
-        return np.frombuffer(json.dumps(made[0]).encode(), dtype=np.uint8)
+        return np.frombuffer(json.dumps(make()).encode(), dtype=np.uint8)
 
-    path = cache_folder() / f"{name}.npy"
-    with _alone(path):
-        found = _load(path)
-        if found is None or found.dtype != np.uint8:
-            found = text()
-            try:
-                _save(path, found)
-            except OSError as error:
-                _warn(path, error, found.nbytes)
-    return made[0] if made else json.loads(found.tobytes())
+    return json.loads(cached_array(name, text, dtype=np.uint8).tobytes())
 
 
 @contextmanager
@@ -81,15 +80,6 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _warn(path: Path, error: OSError, n_bytes: int) -> None:
-    warnings.warn(
-        f"{path} cannot be written ({error}): it is made again next time; a folder that takes "
-        f"{n_bytes / 1e6:.0f} MB can be set as XDG_CACHE_HOME",
-        RuntimeWarning,
-        stacklevel=3,
-    )
 
 
 def _load(path: Path) -> np.ndarray | None:

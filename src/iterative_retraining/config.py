@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from iterative_retraining.datasets import DATASETS
 from iterative_retraining.devices import why_no_gpu
@@ -158,6 +158,11 @@ class RunConfig:
     def family(self) -> ModelFamily:
         """The family of the model."""
         return MODELS[self.model]
+
+    @classmethod
+    def of_identity(cls, identity: Mapping[str, Any]) -> Self:
+        """The inverse of `identity`: what is None there does not matter. Raises ConfigError."""
+        return cls(**{key: value for key, value in identity.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with None for what cannot matter: lam if the scheme has none, the

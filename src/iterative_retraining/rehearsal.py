@@ -96,11 +96,12 @@ def rehearsal_of(parameters: Mapping[str, Any], folder: Path) -> Rehearsal:
     return Rehearsal(own, dict(parameters), tuple(missing))
 
 
-def full_config(parameters: Mapping[str, Any]) -> RunConfig:
-    """The configuration of the run itself, whatever its starting weights. Raises ConfigError."""
+def full_config(parameters: Mapping[str, Any], init: str = "") -> RunConfig:
+    """The configuration of a run with these parameters of `open_experiment`, whatever its starting weights, or with
+    the identity ``init`` of them. Raises ConfigError."""
     names = {field.name for field in fields(RunConfig)} - {"options", "init"}
     of_config = {name: value for name, value in parameters.items() if name in names}
-    return RunConfig(**of_config, options=parameters.get("model_options") or {})
+    return RunConfig(**of_config, options=parameters.get("model_options") or {}, init=init)
 
 
 def _stand_in(config: RunConfig) -> str:
@@ -244,10 +245,7 @@ def rehearse(parameters: Mapping[str, Any]) -> Rehearsal:
     found = Rehearsal({**found.parameters, "n_retrain": n_retrain}, found.full, found.missing)
     if not found.parameters.get("run_dir"):
         init = found.parameters.get("init")
-        of_config = {"init": init_identity(init)} if init else {}
-        names = {field.name for field in fields(RunConfig)} - {"options", "init"}
-        of_config |= {name: value for name, value in found.parameters.items() if name in names}
-        run_id = RunConfig(**of_config, options=found.parameters["model_options"]).run_id
+        run_id = full_config(found.parameters, init_identity(init) if init else "").run_id
         found = Rehearsal({**found.parameters, "run_dir": str(folder / run_id)}, found.full, found.missing)
     kill_in_a_fit(found.parameters)
     return found

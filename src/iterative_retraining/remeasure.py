@@ -184,7 +184,7 @@ def _sampler(path: Path, row: Mapping[str, Any], n_real: int) -> tuple[Callable[
     attempts = [one for one in read_manifest(path)["attempts"] if one["first_generation"] <= t]
     machine = attempts[-1]["hardware"]
     torch.set_num_threads(machine["threads"])  # as many as then: they decide how sums are rounded
-    config = RunConfig(**{key: value for key, value in identity.items() if value is not None})
+    config = RunConfig.of_identity(identity)
     device = check_device(machine["device"].partition(":")[0])
     shape = config.data.shape
     model = config.family.build(shape, config.options, device=device)

@@ -96,16 +96,11 @@ def read_published_run(path: str | Path, generations: int, n_images_initial: int
     if len(rows) <= generations:
         needed = f"generations = {generations} compares {generations + 1}; set a smaller --generations"
         raise RunError(f"{path} holds {len(rows)} complete generations, and {needed}")
-    here = _config(identity).run_id
+    here = RunConfig.of_identity(identity).run_id
     if here != config["run_id"]:
         raise OtherRunError(f"{path}: the code here makes another run of this configuration, {here}")
     initial = _initial(path, identity, manifest, n_images_initial) if identity["init"] else None
     return Published(path, identity, manifest, rows[: generations + 1], initial)
-
-
-def _config(identity: Mapping[str, Any]) -> RunConfig:
-    """The inverse of `RunConfig.identity`: what is None there does not matter."""
-    return RunConfig(**{key: value for key, value in identity.items() if value is not None})
 
 
 def _initial(
@@ -122,7 +117,7 @@ def _initial(
             found["n_images_initial"] = n_images_initial
     elif found["init"]:
         raise ConfigError(f"{path} starts from {run_id}, and that from {found['init']}; so far back nothing is run")
-    config = _config(found)
+    config = RunConfig.of_identity(found)
     if config.run_id != run_id:
         raise ConfigError(
             f"{path} starts from {run_id}, which n_images_initial = {config.n_images_initial} does not make (that is "

@@ -1,6 +1,5 @@
 """What chapters say of runs and show of them: groups of runs, previews by arm, and what made them."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pandas as pd
 from iterative_retraining.runs.provenance import read_manifest, this_machine
 from iterative_retraining.runs.reading import read_config, read_ledger
 from iterative_retraining.runs.results import read_previews, read_runs
-from iterative_retraining.studies.report.arms import KEYS, arms, has_selector
+from iterative_retraining.studies.report.arms import arms, has_selector
+from iterative_retraining.studies.report.groups import group_of
 from iterative_retraining.studies.report.protocol import family_label
 
 
@@ -22,8 +22,7 @@ def read_families(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
         identity = dict(read_config(path)["identity"])
         if identity.get("selector"):
             continue
-        shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
-        groups.setdefault((family_label(identity), json.dumps(shared, sort_keys=True)), []).append(path)
+        groups.setdefault((family_label(identity), group_of(identity)), []).append(path)
     families: dict[str, pd.DataFrame] = {}
     for (label, _), own in groups.items():
         again = f"\n({len(families) + 1})" if label in families else ""
@@ -37,8 +36,7 @@ def read_selected(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
     groups: dict[str, list[Path]] = {}
     for path in map(Path, paths):
         identity = dict(read_config(path)["identity"])
-        shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
-        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(path)
+        groups.setdefault(group_of(identity), []).append(path)
     families: dict[str, pd.DataFrame] = {}
     for own in groups.values():
         runs = read_runs(own)

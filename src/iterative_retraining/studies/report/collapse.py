@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from iterative_retraining.studies.report.arms import arms, is_control
-from iterative_retraining.studies.report.comparisons import half_width
+from iterative_retraining.studies.report.comparisons import half_width, slope
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,8 @@ DEFINITIONS = (
 
 
 def slopes(runs: pd.DataFrame, metric: str) -> pd.Series:
-    """The least-squares slope of a metric over the second half of the retrainings, a retraining; by seed."""
-    late = runs[runs.generation >= runs.generation.max() / 2]
-    if late.generation.nunique() < 2 or late[metric].isna().any():
-        return pd.Series(dtype=float)
-    return pd.Series({seed: np.polyfit(t.generation, t[metric], 1)[0] for seed, t in late.groupby("seed")})
+    """`slope` of a metric by seed; those that have none are left out."""
+    return pd.Series({seed: slope(table, metric) for seed, table in runs.groupby("seed")}, dtype=float).dropna()
 
 
 def collapse_table(groups: Mapping[str, pd.DataFrame]) -> str:

@@ -20,7 +20,7 @@ def _shown(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 
 def levels(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
     """Where each run settles: the mean of every metric over the second half of its retrainings; one row per run."""
-    late = runs[runs.generation >= runs.generation.max() / 2]
+    late = second_half(runs)
     keys = ["run_id", "seed", *(key for key in KEYS if key in runs)]
     return late.groupby(keys, dropna=False)[_shown(runs, metrics)].mean().reset_index()
 
@@ -80,8 +80,8 @@ def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[st
     no intervals, and the table says so.
     """
     last, names = runs.generation.max(), _shown(runs, metrics)
-    final, late = runs[runs.generation == last], runs[runs.generation >= last // 2]
-    trend = late.groupby("run_id").apply(_slope, include_groups=False)
+    final = runs[runs.generation == last]
+    trend = runs.groupby("run_id").apply(slope, "fid", include_groups=False)
     head = [label_of(n) for n in names]
     lines = [f"| arm | FID trend | {' | '.join(head)} |", "|---|---|" + "---|" * len(names)]
     for arm, table in arms(final):
@@ -139,8 +139,17 @@ def arm_summary(runs: pd.DataFrame, floor: Mapping[str, Any]) -> dict[str, str]:
     return dict.fromkeys(names, "(not run)") | found
 
 
-def _slope(table: pd.DataFrame) -> float:
-    return np.polyfit(table.generation, table.fid, 1)[0] if len(table) > 1 else np.nan
+def second_half(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the second half of the retrainings."""
+    return runs[runs.generation >= runs.generation.max() / 2]
+
+
+def slope(runs: pd.DataFrame, metric: str) -> float:
+    """The least-squares slope of a metric of one run over its `second_half`, a retraining; NaN where it has none."""
+    late = second_half(runs)
+    if len(late) < 2 or late[metric].isna().any():
+        return float("nan")
+    return float(np.polyfit(late.generation, late[metric], 1)[0])
 
 
 def interval(values: np.ndarray, digits: int = 3) -> str:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.studies.report.arms import has_selector
-from iterative_retraining.studies.report.comparisons import levels
+from iterative_retraining.studies.report.comparisons import levels, slope
 
 HOLDS, FAILS, UNDECIDED = "holds here", "fails here", "undecided"
 NOT_TESTABLE, NOT_RUN, RUN_FAILED = "not testable here", "not run yet", "a run failed"
@@ -88,9 +87,8 @@ class Arms:
 
 
 def _statistic(rows: pd.DataFrame, metric: str, of: str) -> float:
-    values = rows.set_index("generation")[metric].sort_index()
     if of == "slope":
-        late = values[values.index >= values.index.max() / 2]
-        return float(np.polyfit(late.index, late, 1)[0])
+        return slope(rows, metric)
+    values = rows.set_index("generation")[metric].sort_index()
     first, last = float(values.iloc[0]), float(values.iloc[-1])
     return {"first": first, "last": last, "change": last - first}.get(of, last / first - 1)

@@ -1,7 +1,7 @@
 """Runs that differ in their arm and their seed alone, for chapters that compare arms."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,17 @@ def _beyond(path: Path) -> bool:
     return bool(identity.get("selector")) or "rare_class" in identity
 
 
+def group_of(identity: Mapping[str, Any], apart_from: Collection[str] = ()) -> str:
+    """A run's identity without what tells its arm and its seed, and without the options ``apart_from``, as JSON."""
+    shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
+    options = {key: value for key, value in identity["options"].items() if key not in apart_from}
+    return json.dumps(shared | {"options": options}, sort_keys=True)
+
+
 def _groups_of(path: Path) -> dict[str, Any]:
     identity, start = read_config(path)["identity"], read_manifest(path).get("initial_identity") or {}
-    shared = {key: value for key, value in identity.items() if key not in (*KEYS, "seed", "init")}
-    options = {key: value for key, value in identity["options"].items() if key not in SAMPLER_OPTIONS}
-    return {
-        "group": json.dumps(shared, sort_keys=True),
-        "apart_from_sampler": json.dumps(shared | {"options": options}, sort_keys=True),
-        "n_images_initial": start.get("n_images_initial", identity["n_images_initial"]),
-    }
+    groups = {"group": group_of(identity), "apart_from_sampler": group_of(identity, SAMPLER_OPTIONS)}
+    return groups | {"n_images_initial": start.get("n_images_initial", identity["n_images_initial"])}
 
 
 def main_groups(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
