@@ -231,13 +231,13 @@ rule published:
         matplotlib.use("Agg")
         from iterative_retraining.studies import plots
         from iterative_retraining.runs import publishing, results
-        from iterative_retraining.studies.report import chapters
+        from iterative_retraining.studies.report import groups
 
         publishing.publish(params.runs, "results")
         digits = results.of_dataset(results.find_results(), "digits")
         if digits:
-            families = chapters.read_families(digits)
-            figure = plots.family_curves(families, results.read_floor(digits[0]), ["fid", "precision", "recall"])
+            shown = groups.main_groups(groups.read_groups(digits))
+            figure = plots.family_curves(shown, results.read_floor(digits[0]), ["fid", "precision", "recall"])
             figure.savefig("results/quality.png", dpi=110)
         for chapter, given in params.chapters.items():
             execute(f"notebooks/{chapter}.ipynb", f"book/chapters/{chapter}.ipynb", given)

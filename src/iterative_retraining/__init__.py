@@ -4,6 +4,7 @@ from typing import Any
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS, load_dataset
+from iterative_retraining.ecosystem import Ecosystem, retrain_ecosystem
 from iterative_retraining.errors import ConfigError, DataError, RunError, UserError
 from iterative_retraining.experiment import Experiment, open_experiment
 from iterative_retraining.interfaces import Dataset, FeatureSpace, Metric, Model, ModelFamily, Run, Scheme, Selector
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Dataset",
+    "Ecosystem",
     "Experiment",
     "FeatureSpace",
     "Fresh",
@@ -70,6 +72,7 @@ __all__ = [
     "read_runs",
     "resolve_options",
     "retrain",
+    "retrain_ecosystem",
     "sampler_gain",
 ]
 
