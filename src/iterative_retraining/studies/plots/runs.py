@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iterative_retraining.studies.plots.style import FLOOR_COLOUR, PALETTE, style_of
+from iterative_retraining.studies.plots.style import FLOOR_COLOUR, PALETTE, arm_style, style_of
 from iterative_retraining.studies.report.arms import arms
 from iterative_retraining.studies.report.floors import band, n_of
 from iterative_retraining.studies.report.labels import label_of
@@ -35,13 +35,17 @@ def family_curves(by_family: Mapping[str, pd.DataFrame], floor: Mapping[str, Any
         for axis, metric in zip(axis_row, metrics, strict=True):
             _curves(axis, runs, floor, metric)
         axis_row[0].set_ylabel(f"{family}\n{axis_row[0].get_ylabel()}".strip())
-    handles: dict[str, Any] = {}
-    for axis in axes.flat:  # one family may have arms that another has not, one value a floor
-        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles)), frameon=False
-    )
+    _legend_below(figure, axes)
     return figure
+
+
+def _legend_below(figure: Figure, axes: np.ndarray) -> None:
+    """One legend for all axes: one may have curves that another has not, one value a floor."""
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:
+        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    look = {"ncols": min(8, len(handles)), "frameon": False}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", **look)
 
 
 def _curves(axis: Axes, runs: pd.DataFrame, floor: Mapping[str, Any], metric: str) -> None:
@@ -89,28 +93,38 @@ def sampler_curves(
             if axis.get_legend():
                 axis.get_legend().remove()
         axis_row[0].set_ylabel(f"{name}\n{axis_row[0].get_ylabel()}")
-        handles, labels = axis_row[0].get_legend_handles_labels()
-        axis_row[-1].legend(handles, labels, fontsize=7, frameon=False)
+    _legend_below(figure, axes)
     return figure
 
 
-def ages_panels(by_group: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Figure:
-    """Effects of a mix against lam, a panel a metric: as seen, with 95 % intervals, and as their ages predict.
+def ages_panels(
+    weights: Mapping[float, np.ndarray], by_group: Mapping[str, pd.DataFrame], metrics: Sequence[str]
+) -> Figure:
+    """Left the weights of ages by lam; then effects of a mix against lam, a panel a metric: as seen, with 95 %
+    intervals, and as their ages predict.
 
-    by_group: label to `report.ages.effects`; groups without effects are passed over.
+    by_group: label to `report.ages.effects`; a panel without effects says so.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(2.9 * len(metrics), 2.6), squeeze=False, layout="constrained")
-    for number, (label, table) in enumerate((name, t) for name, t in by_group.items() if len(t)):
-        colour = PALETTE[number]
-        for axis, metric in zip(axes[0], metrics, strict=True):
+    shape = {"figsize": (2.9 * (len(metrics) + 1), 2.8), "squeeze": False, "layout": "constrained"}
+    figure, ((first, *axes),) = plt.subplots(1, len(metrics) + 1, **shape)
+    for lam, values in weights.items():
+        first.plot(values, markersize=4, **arm_style("mix", lam))
+    first.set(xlabel="age k", ylabel="weight", yscale="log")
+    first.legend(fontsize=7, frameon=False)
+    found = {label: table for label, table in by_group.items() if len(table)}
+    for axis, metric in zip(axes, metrics, strict=True):
+        for colour, (label, table) in zip(PALETTE, found.items(), strict=False):
             own = table[table.metric == metric]
             seen = {"color": colour, "linestyle": "none", "marker": "o", "label": f"{label}, seen"}
             axis.errorbar(own.lam, own.seen, yerr=own.half, capsize=2, **seen)
             axis.plot(own.lam, own.predicted, color=colour, linestyle="-", label=f"{label}, predicted")
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        axis.axhline(0, color="0.5", linewidth=0.8)
-        axis.set(xlabel="λ", ylabel=f"{label_of(metric)}, less that of λ = 0")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+        if found:
+            axis.axhline(0, color="0.5", linewidth=0.8)
+            axis.set(xlabel="λ", ylabel=f"{label_of(metric)}, less that of λ = 0")
+        else:
+            axis.text(0.5, 0.5, f"{label_of(metric)}:\nnot run yet", ha="center", va="center")
+            axis.set_axis_off()
+    handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure

@@ -17,6 +17,7 @@ from iterative_retraining.studies.report.arms import arm_label
 from iterative_retraining.studies.report.arms import arms as arms_of
 from iterative_retraining.studies.report.comparisons import interval, levels
 from iterative_retraining.studies.report.groups import main_groups
+from iterative_retraining.studies.report.labels import label_of
 
 # Samplers whose gains are shown: that of the studies and the usual one.
 SAMPLERS: tuple[tuple[str, Mapping[str, object]], ...] = (
@@ -74,7 +75,7 @@ def exposure_table(runs: pd.DataFrame) -> str:
         if alike.n_images_per_retraining.nunique() < 2:
             continue
         shown = [m for m in ("precision", "held_out_precision", "fid") if m in alike and alike[m].notna().all()]
-        heads = ["arm", "images a retraining", "of them real", *(m.replace("_", "-") for m in shown), "seeds"]
+        heads = ["arm", "images a retraining", "of them real", *map(label_of, shown), "seeds"]
         lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for (lam, budget), table in sorted(alike.groupby(["lam", "n_images_per_retraining"])):
             per_seed = levels(table, shown)
