@@ -84,9 +84,9 @@ from iterative_retraining.runs.progress import (
 )
 
 names = (
-    "dataset model scheme lam scheme_options n_retrain n_images_initial n_images_per_retraining seed device data_dir init "
-    "features features_weights run_dir keep_every keep_samples checkpoint_images checkpoint_minutes micro_batch n_real rare_class "
-    "rare_share latents selector keep_rate selector_options rehearsal model_options tensorboard_dir"
+    "dataset model scheme lam scheme_options n_retrain n_images_initial n_images_per_retraining seed device data_dir "
+    "init features features_weights run_dir keep_every keep_samples checkpoint_images checkpoint_minutes micro_batch "
+    "n_real rare_class rare_share latents selector keep_rate selector_options rehearsal model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}

@@ -35,6 +35,7 @@ def test_a_preset_names_all_that_is_missing_at_once(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "profiles", "profiles")
     monkeypatch.setattr(checking, "listed_gpus", list)
     monkeypatch.setattr(checking, "_available_memory", lambda: 64_000)
+    monkeypatch.setattr(checking.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**12, 0, 10**12))
     lines = [line for line in said(["paper/edm-cifar10", "--device", "a100"]).splitlines() if "MISSING" in line]
     wanted = [
         "data: cifar10 in data: cifar10 is looked for in data, which is not there; set data_dir to",
