@@ -28,6 +28,7 @@
 # | `seed`, `device` | the run's random numbers; `auto`, `cpu`, `cuda` or `cuda:N` |
 # | `init` | empty to train θ₀ here, or what holds θ₀: a run directory (its last weights), or published weights: an EDM network (`.pkl`), a checkpoint of torchcfm (`.pt`, its EMA), a folder of a diffusers DDPM; nothing in such a file is executed, and `model` and `model_options` have to be those of its network |
 # | `features`, `features_weights` | the feature space of the metrics: `auto` (a small classifier of the data set), `inception-legacy_pytorch` (as the authors' metric), `inception-clean` or `dinov2`, and where the weights of these three are |
+# | `features_resizing` | how images are resized for Inception: `exact` (by clean-fid, one by one on the CPU), `batched` (the same up to rounding, on the GPU), or `auto`, which is exact on a CPU and batched on a GPU |
 # | `keep_every` | 0 keeps the weights of θ₀ and of the last generation; k also those of every k-th |
 # | `keep_samples` | 1 keeps the samples of every generation, k those of every k-th, 0 the last ones alone; what is kept can be measured again, `python -m iterative_retraining.remeasure` |
 # | `checkpoint_images` | 0, or every how many images a fit leaves a checkpoint to go on from if it is killed in its middle |
@@ -64,6 +65,7 @@ data_dir = ""
 init = ""
 features = "auto"
 features_weights = ""
+features_resizing = "auto"
 run_dir = ""
 keep_every = 0
 keep_samples = 1
@@ -85,8 +87,9 @@ from iterative_retraining.runs.progress import (
 
 names = (
     "dataset model scheme lam scheme_options n_retrain n_images_initial n_images_per_retraining seed device data_dir "
-    "init features features_weights run_dir keep_every keep_samples checkpoint_images checkpoint_minutes micro_batch "
-    "n_real rare_class rare_share latents selector keep_rate selector_options rehearsal model_options tensorboard_dir"
+    "init features features_weights features_resizing run_dir keep_every keep_samples checkpoint_images "
+    "checkpoint_minutes micro_batch n_real rare_class rare_share latents selector keep_rate selector_options rehearsal "
+    "model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}

@@ -14,7 +14,7 @@ import yaml
 
 from iterative_retraining.config import OF_SELECTION, RunConfig, check_count, refuse_unknown
 from iterative_retraining.errors import ConfigError
-from iterative_retraining.metrics.features import AUTO, FEATURES
+from iterative_retraining.metrics.features import AUTO, FEATURES, check_resizing
 from iterative_retraining.models.checkpoints import check_minutes
 from iterative_retraining.models.memory import check_micro_batch
 from iterative_retraining.models.paths import SAMPLER_OPTIONS
@@ -28,6 +28,7 @@ BESIDE_CONFIG = (
     "n_retrain",
     "model_options",
     "features",
+    "features_resizing",
     "keep_every",
     "keep_samples",
     "checkpoint_images",
@@ -287,9 +288,9 @@ def _check_beside_config(parameters: Mapping[str, Any]) -> None:
         raise ConfigError("key 'n_retrain' is missing, in the arm and in 'run'")
     check_count("n_retrain", parameters["n_retrain"], "it counts retrainings")
     refuse_unknown("features", [parameters.get("features", AUTO)], (AUTO, *FEATURES))
-    check_count("keep_every", parameters.get("keep_every", 0), "it counts generations")
-    check_count("keep_samples", parameters.get("keep_samples", 1), "it counts generations")
-    check_count("checkpoint_images", parameters.get("checkpoint_images", 0), "it counts images")
+    for name, of in (("keep_every", "generations"), ("keep_samples", "generations"), ("checkpoint_images", "images")):
+        check_count(name, parameters.get(name, 0), f"it counts {of}")
+    check_resizing(parameters.get("features_resizing", AUTO))
     check_minutes(parameters.get("checkpoint_minutes", "auto"))
     check_micro_batch(parameters.get("micro_batch", "auto"))
     for name in PATHS:

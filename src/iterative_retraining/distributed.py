@@ -33,6 +33,19 @@ class Team:
             torch.distributed.barrier()
 
 
+def set_float32(device: str) -> dict[str, bool]:
+    """On a GPU products and convolutions of float32 are taken in float32 whole, as in the training of NVlabs/edm.
+
+    torch rounds the factors of convolutions to 10 bits (TF32) unless told not to. For speed there is bfloat16.
+
+    Returns what is set, for the record; nothing on a CPU.
+    """
+    if device == "cpu":
+        return {}
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return {"tf32": False}
+
+
 def find_team(device: str) -> tuple[Team, str]:
     """The team that ``torchrun`` has started this process in, and this process's device.
 

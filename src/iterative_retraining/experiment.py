@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from iterative_retraining.config import OF_RARITY, RunConfig, check_count, check_device, check_path
-from iterative_retraining.distributed import Team, find_team
+from iterative_retraining.distributed import Team, find_team, set_float32
 from iterative_retraining.errors import (
     ConfigError,
     DataError,
@@ -102,6 +102,7 @@ def open_experiment(
     model_options: Mapping[str, Any] | None = None,
     features: str = "auto",
     features_weights: str | Path = "",
+    features_resizing: str = "auto",
     keep_every: int = 0,
     keep_samples: int = 1,
     checkpoint_images: int = 0,
@@ -115,6 +116,7 @@ def open_experiment(
 
     ``parameters`` are those of `RunConfig`; ``features`` and ``features_weights`` choose the space of the metrics, see
     `iterative_retraining.metrics.features.build_features`: one space for all generations of a run.
+    ``features_resizing``: of Inception, see `iterative_retraining.metrics.features.inception.InceptionFeatures`.
     ``keep_every`` = k > 0 keeps the weights of every k-th generation, besides theta_0 and the last; ``keep_samples`` =
     k > 0 the samples of every k-th, which can then be measured again (`iterative_retraining.remeasure`);
     ``checkpoint_images`` = k > 0 leaves a checkpoint within a fit every k images, from which a killed one goes on, and
@@ -141,11 +143,11 @@ def open_experiment(
     with _as_config_error():
         config.built_scheme.check(config.n_real or config.data.counts["train"], n_retrain)
         team, device = find_team(check_device(device))
-        space = build_features(features, config.dataset, weights=features_weights, device=device)
+        how, settings = set_float32(device), {"device": device, "resizing": features_resizing}
+        space = build_features(features, config.dataset, weights=features_weights, **settings)
         selection = _selection(config, features, space)
         real, test = _load_images(config, data_dir or None)
-        budgets = (config.n_images_initial, config.n_images_per_retraining)
-        new_model = partial(_new_model, config, real.shape[1:], *budgets, device, team)
+        new_model = partial(_new_model, config, real.shape[1:], device, team)
         model, initial_state = new_model(), _initial_state(init, config, real.shape[1:]) if init else None
         if initial_state is not None:
             model.load_state_dict(initial_state)  # weights of another network are refused here, not an hour later
@@ -164,18 +166,18 @@ def open_experiment(
     if team.rank == 0:
         floor = _floor(path, config, metrics, real)
         about = {"n_retrain": n_retrain, "device": device, "world_size": team.size, "real": real}
-        about |= {"initial_state": initial_state, "initial_identity": _initial_identity(init)}
-        about["metrics"] = metrics.names(real)
-        about["how"] = {"micro_batch": micro_batch} if hasattr(model, "split_batches") else {}
-        about["features"] = config.data.features if features == AUTO else features
+        about |= {"initial_state": initial_state, "metrics": metrics.names(real)}
+        about["initial_identity"] = _initial_identity(init)
+        how |= {"micro_batch": micro_batch} if hasattr(model, "split_batches") else {}
+        about["how"] = how | ({"features_resizing": space.resizing} if hasattr(space, "resizing") else {})
+        about |= {"features": config.data.features if features == AUTO else features}
         kept = {"keep_every": keep_every, "keep_samples": keep_samples}
         run = _open_directory(Run(path, config, **kept), metrics, floor, about)
     if team.size > 1:
         run = SharedRun(path, config, team, run)
-    begun = (run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team)
-    own = {"checkpoint_images": checkpoint_images, "checkpoint_minutes": minutes, "micro_batch": micro_batch}
+    begun = (run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
     shares = bool(init) and not _is_run(init) and team.size == 1
-    return Experiment(*begun, **own, shares_start=shares, selection=selection)
+    return Experiment(*begun, shares, selection, checkpoint_minutes=minutes, micro_batch=micro_batch)
 
 
 def _open_directory(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any], about: Mapping[str, Any]) -> Run:
@@ -199,10 +201,8 @@ def _as_config_error() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
-def _new_model(
-    config: RunConfig, item_shape: tuple[int, ...], initial: int, per_retraining: int, device: str, team: Team
-) -> Model:
-    budgets = {"n_images_initial": initial, "n_images_per_retraining": per_retraining}
+def _new_model(config: RunConfig, item_shape: tuple[int, ...], device: str, team: Team) -> Model:
+    budgets = {name: getattr(config, name) for name in ("n_images_initial", "n_images_per_retraining")}
     return config.family.build(item_shape, config.options, **budgets, device=device, team=team)
 
 

@@ -8,6 +8,7 @@ outside.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,7 +47,10 @@ def tiles(n: int, size: int = 0) -> list[slice]:
 
 @dataclass(frozen=True)
 class Rows:
-    """``features`` (N, D) less ``centre`` over ``scale`` (D,): rows as float64 tensors on ``device`` when asked for."""
+    """``features`` (N, D) less ``centre`` over ``scale`` (D,): rows as float64 tensors on ``device`` when asked for.
+
+    A GPU is sent the features once, as they are, and calculates there.
+    """
 
     features: np.ndarray
     centre: np.ndarray | float = 0.0
@@ -56,11 +60,20 @@ class Rows:
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> Tensor:
+    def __getitem__(self, rows: slice) -> Tensor:
+        if self.device != "cpu":
+            features, centre, scale = self._sent
+            return (features[rows].double() - centre) / scale
         shifted = self.features[rows].astype(np.float64)
         shifted -= self.centre
         shifted /= self.scale
-        return torch.from_numpy(shifted).to(self.device)
+        return torch.from_numpy(shifted)
+
+    @cached_property
+    def _sent(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, centre and scale on the device."""
+        centre, scale = (torch.as_tensor(x, dtype=torch.float64, device=self.device) for x in (self.centre, self.scale))
+        return torch.tensor(self.features, device=self.device), centre, scale
 
 
 def mean(features: np.ndarray) -> np.ndarray:

@@ -12,8 +12,13 @@ from iterative_retraining.interfaces import FeatureSpace
 from iterative_retraining.metrics.features.checks import FeatureEntry
 from iterative_retraining.metrics.features.classifiers import DIGITS, FASHION_MNIST, FASHION_MNIST14, ClassifierFeatures
 from iterative_retraining.metrics.features.dino import DINOV2
-from iterative_retraining.metrics.features.inception import INCEPTION_CLEAN, INCEPTION_LEGACY_PYTORCH
+from iterative_retraining.metrics.features.inception import (
+    INCEPTION_CLEAN,
+    INCEPTION_LEGACY_PYTORCH,
+    InceptionSpace,
+)
 from iterative_retraining.metrics.features.random_inception import INCEPTION_RANDOM
+from iterative_retraining.metrics.features.resizing import check_resizing
 
 FEATURES: dict[str, FeatureEntry] = {
     "digits": DIGITS,
@@ -27,11 +32,13 @@ FEATURES: dict[str, FeatureEntry] = {
 AUTO = "auto"
 
 
-def build_features(name: str, dataset: str, *, weights: str | Path = "", device: str = "cpu") -> FeatureSpace:
+def build_features(
+    name: str, dataset: str, *, weights: str | Path = "", device: str = "cpu", resizing: str = "auto"
+) -> FeatureSpace:
     """The feature space called ``name`` for images of ``dataset``; "auto" is the one that the data set names.
 
-    weights: a file or folder, for those that need one. Raises ConfigError for a name, a data set or weights that do not
-    fit, WeightsError for weights that are missing or damaged.
+    weights: a file or folder, for those that need one. resizing: see `inception.InceptionFeatures`. Raises ConfigError
+    for a name, a data set, weights or a resizing that do not fit, WeightsError for weights that are missing or damaged.
     """
     data = find_dataset(dataset)
     refuse_unknown("features", [name], (AUTO, *FEATURES))
@@ -44,6 +51,11 @@ def build_features(name: str, dataset: str, *, weights: str | Path = "", device:
         )
     if str(weights) and not entry.needs_weights:
         raise ConfigError(f"features_weights = {str(weights)!r} is not used by features {entry.name!r}; leave it empty")
+    check_resizing(resizing)
+    if isinstance(entry, InceptionSpace):
+        return entry.build(weights, device, resizing)
+    if resizing != "auto":
+        raise ConfigError(f"features_resizing = {resizing!r} is not used by features {entry.name!r}; leave it 'auto'")
     return entry.build(weights, device)
 
 
@@ -55,7 +67,8 @@ def cached(features: FeatureSpace, images: np.ndarray, folder: str | Path | None
     """
     if isinstance(features, ClassifierFeatures):
         return features(images)
-    content = hashlib.sha256(f"{features.name} {images.dtype} {images.shape} ".encode())
+    how = "batched " if getattr(features, "resizing", "exact") == "batched" else ""  # rounds in another way
+    content = hashlib.sha256(f"{features.name} {how}{images.dtype} {images.shape} ".encode())
     content.update(np.ascontiguousarray(images))
     name = f"{features.name}-{content.hexdigest()[:32]}"
     found = cached_array(name, lambda: features(images), n=len(images), dtype=np.float32, folder=folder)

@@ -18,6 +18,7 @@ from torch import Tensor
 from iterative_retraining.errors import WeightsError
 from iterative_retraining.file_kinds import seems_to_be, unfinished
 from iterative_retraining.metrics.features.checks import check_images, three_channels
+from iterative_retraining.metrics.features.resizing import AUTO, BatchedResizer, chosen_resizing
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,27 @@ class InceptionSpace:
         """The name in the registry."""
         return f"inception-{self.mode}"
 
-    def build(self, weights: str | Path = "", device: str = "cpu") -> "InceptionFeatures":
+    def build(self, weights: str | Path = "", device: str = "cpu", resizing: str = AUTO) -> "InceptionFeatures":
         """See `iterative_retraining.metrics.features.checks.FeatureEntry`."""
-        return InceptionFeatures(self, weights, device=device)
+        return InceptionFeatures(self, weights, device=device, resizing=resizing)
 
 
 class InceptionFeatures:
     """``features(images)``: uint8 (N, H, W, 1 or 3) -> float32 (N, 2048), by clean-fid's Inception and resizing.
 
-    weights: file or folder; empty for torch's hub folder. Raises WeightsError if they are missing or damaged.
+    weights: file or folder; empty for torch's hub folder. resizing: "exact", by clean-fid's own function, an image at a
+    time on the CPU; "batched", the same up to rounding on the device, see `resizing.BatchedResizer`; "auto": exact on a
+    CPU and batched on a GPU, which would else wait for the CPU. Raises WeightsError if weights are missing or damaged.
     """
 
     def __init__(
-        self, space: InceptionSpace, weights: str | Path = "", *, device: str = "cpu", batch_size: int = 64
+        self,
+        space: InceptionSpace,
+        weights: str | Path = "",
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        resizing: str = AUTO,
     ) -> None:
         file = space.weights.find(weights)
         self.name = f"{space.name}-{space.weights.sha256[:8]}"
@@ -88,6 +97,8 @@ class InceptionFeatures:
             from cleanfid.resize import build_resizer
 
             self._resize = build_resizer(space.mode)
+            self.resizing = chosen_resizing(resizing, device)
+            self._batched = BatchedResizer(self._resize, device)
             self._network = space.network(file, device)
 
     @torch.inference_mode()
@@ -95,8 +106,12 @@ class InceptionFeatures:
         check_images(images)
         found = []
         for start in range(0, len(images), self.batch_size):
-            batch = np.stack([self._resize(image) for image in three_channels(images[start : start + self.batch_size])])
-            x = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device, torch.float32)
+            batch = three_channels(images[start : start + self.batch_size])
+            if self.resizing == "batched":
+                x = self._batched(batch)
+            else:
+                resized = np.stack([self._resize(image) for image in batch])
+                x = torch.from_numpy(resized).permute(0, 3, 1, 2).to(self.device, torch.float32)
             found.append(self._network(x).float().cpu().numpy())
         return np.concatenate(found)
 

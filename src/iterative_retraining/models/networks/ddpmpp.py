@@ -133,6 +133,17 @@ def embed_level(level: Tensor, channels: int) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: bool) -> Tensor:
+    """softmax(query key^T / sqrt(C)) value of one head, each (B, N, C) -> (B, N, C).
+
+    heads: whether the head is a dimension of its own, without which no GPU takes a fused kernel. On a CPU it would
+    round in another way.
+    """
+    if heads:
+        return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 class Attention(nn.Module):
     """Self-attention over positions with one head, added to its input."""
 
@@ -144,7 +155,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, H*W, 3C)
-        mixed = F.scaled_dot_product_attention(*(part.contiguous() for part in qkv.chunk(3, dim=2)))
+        mixed = attend(*(part.contiguous() for part in qkv.chunk(3, dim=2)), heads=x.is_cuda)
         return (x + self.out(mixed.transpose(1, 2).reshape(x.shape))) * SKIP_SCALE
 
 
