@@ -18,6 +18,8 @@ run_dirs = []
 scale = "by hand"
 
 # %% tags=["hide-input"]
+from pathlib import Path
+
 from IPython.display import Markdown
 from iterative_retraining.parameters import check_parameters
 from iterative_retraining.runs.provenance import read_manifest
@@ -25,6 +27,7 @@ from iterative_retraining.runs.results import find_results, read_runs
 from iterative_retraining.status import markdown, stale_note, status_table
 from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.chapters import scale_note
+from iterative_retraining.studies.report.spent import spent_table
 
 check_parameters(globals(), "run_dirs scale")
 run_dirs = run_dirs or find_results()
@@ -68,8 +71,11 @@ figure = plots.attempts_by_run(shown)
 runs = read_runs(run_dirs)
 figure = plots.seconds_by_stage(runs)
 
+# %% [markdown]
+# By the figure of the paper that a study stands for; without the training of the θ₀ that runs share.
+
 # %% tags=["hide-input"]
 hours = runs[[c for c in runs if c.startswith("seconds_")]].sum().sum() / 3600
-Markdown(
-    f"All generations of these {len(table)} runs together: {hours:.1f} hours on one processor core each."
-)
+together = f"All generations of these {len(table)} runs together: {hours:.1f} hours of wall time."
+plane = Path(run_dirs[0]).parent / "plane.json"
+Markdown(f"{spent_table(run_dirs, plane)}\n\n{together}")

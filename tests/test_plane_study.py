@@ -1,6 +1,7 @@
 """The study in the plane: gains and recursions against simulation, rows that can be made again, runs that go on."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -153,6 +154,24 @@ def test_a_study_that_was_killed_comes_out_the_same(made, tmp_path, monkeypatch)
     plane.publish(tmp_path / "runs", tmp_path, plane.make(tmp_path / "runs", TINY, ONLY))
     again = pd.read_csv(tmp_path / "plane.csv")
     pd.testing.assert_frame_equal(again.drop(columns="started"), made[1].drop(columns="started"))
+
+
+def test_a_part_is_published_beside_those_that_are(made, tmp_path):
+    folder, table = made
+    for file in ("plane.csv", "plane.json", plane.MAPS):
+        shutil.copy(folder / file, tmp_path)
+    other = tmp_path / "runs"
+    shutil.copytree(folder / "runs" / f"{ONLY[0]}_synthetic", other / f"{ONLY[0]}_synthetic")
+    more = ["plane-eight_gaussians-spline-exact-fully"]
+    plane.publish(other, tmp_path, plane.make(other, TINY, more))
+    told, before = (json.loads((place / "plane.json").read_text()) for place in (tmp_path, folder))
+    assert told.keys() == before.keys() | {f"{more[0]}_synthetic"}
+    assert all(part["seconds"] > 0 for part in told.values())
+    beside = pd.read_csv(tmp_path / "plane.csv")
+    old = beside[~beside.run_id.str.startswith(more[0])].sort_values(["run_id", "generation"], ignore_index=True)
+    pd.testing.assert_frame_equal(old, table.sort_values(["run_id", "generation"], ignore_index=True))
+    with np.load(folder / plane.MAPS) as maps, np.load(tmp_path / plane.MAPS) as now:
+        assert set(maps.files) < set(now.files)
 
 
 def test_a_folder_of_another_scale_is_refused(made):

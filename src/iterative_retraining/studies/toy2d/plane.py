@@ -16,6 +16,8 @@ from iterative_retraining.runs.locks import lock
 from iterative_retraining.runs.provenance import this_machine
 from iterative_retraining.studies.toy2d.folder import FolderRun, read_arrays, read_lines, write_arrays
 from iterative_retraining.studies.toy2d.parts import (
+    FITTED,
+    LARGE,
     LONG,
     Part,
     Scale,
@@ -92,7 +94,7 @@ def _begin(path: Path, scale: Scale) -> str:
 def publish(folder: Path, results: Path, scale: Scale) -> int:
     """Writes plane.csv, plane.json and maps of all complete parts into ``results``; returns the number of rows.
 
-    Raises RunError if no part is complete.
+    Parts that are published there and are not in ``folder`` stay as they are. Raises RunError if no part is complete.
     """
     tables, told, maps = [], {}, {}
     if (folder / FITTED_NAME / "rows.csv").is_file():
@@ -101,19 +103,36 @@ def publish(folder: Path, results: Path, scale: Scale) -> int:
     for part in network_parts(scale):
         path = folder / part.name
         if _complete(path, part):
-            told[part.name] = json.loads((path / "part.json").read_text())
             run = FolderRun(path)
+            seconds = sum(value for row in run.rows for key, value in row.items() if key.startswith("seconds_"))
+            told[part.name] = json.loads((path / "part.json").read_text()) | {"seconds": round(seconds, 1)}
             tables.append(network_rows(part, scale, run.rows, told[part.name]["started"]))
             shown = [t for t in SHOWN if t <= part.n_retrain and is_measured(part, scale, t)]
             maps |= {f"{part.name}/{t}": density(run.samples(t).reshape(-1, 2)) for t in shown}
     if not tables:
         raise RunError(f"no part of the study in {folder} is complete; the same command goes on")
     results.mkdir(parents=True, exist_ok=True)
+    tables, told, maps = _with_published(results, tables, told, maps)
     table = pd.concat(tables, ignore_index=True)
     _write_table(table, results / "plane.csv")
     write_json(results / "plane.json", told)
     write_arrays(results / MAPS, maps)
     return len(table)
+
+
+def _with_published(
+    results: Path, tables: list[pd.DataFrame], told: dict[str, Any], maps: dict[str, np.ndarray]
+) -> tuple[list[pd.DataFrame], dict[str, Any], dict[str, np.ndarray]]:
+    """The three with the parts of ``results`` before them that ``told`` does not name."""
+    if not (results / "plane.json").is_file():
+        return tables, told, maps
+    before = json.loads((results / "plane.json").read_text())
+    kept = {name: about for name, about in before.items() if name not in told}
+    rows = pd.read_csv(results / "plane.csv")
+    names = rows.run_id.str.rsplit("-seed", n=1).str[0]
+    names = names.where(~rows.model.isin([FITTED, LARGE]), FITTED_NAME)
+    pictures = {name: counts for name, counts in read_arrays(results / MAPS).items() if name.rpartition("/")[0] in kept}
+    return [rows[names.isin(list(kept))], *tables], kept | told, pictures | maps
 
 
 def density(points: np.ndarray) -> np.ndarray:
