@@ -53,12 +53,14 @@ NETWORKS = {  # and images of that size which ship inside scikit-learn
     "cifar10": (UNetConfig(augment_labels=0), "photos32"),
     "ffhq64": (UNetConfig(resolution=64, multipliers=(1, 2, 2, 2), dropout=0.05, augment_labels=0), "photos64"),
 }  # fmt: skip
+GRAPHS = ", graphs"  # at the end of a name: replayed as CUDA graphs, which a CPU does not do
 VARIANTS = {  # of this package: options of `TrainingConfig`
     "float32": {},
     "float32, compiled": {"compile": True},
     "bfloat16": {"precision": "bfloat16"},
     "bfloat16, compiled": {"precision": "bfloat16", "compile": True},
 }
+VARIANTS |= {name + GRAPHS: options for name, options in VARIANTS.items()}
 SAMPLERS = {
     "Heun 18": EDM(),
     "third order 30, rho 10": EDM(solver="dpmpp_3m", n_steps=30, rho=10.0),  # the default of digits
@@ -114,11 +116,15 @@ class Reference:
             return load_edm_pickle(path)
 
 
-def ours(network: UNetConfig, given: argparse.Namespace, process: EDM, options: Mapping[str, object]) -> NetworkModel:
+def ours(network: UNetConfig, given: argparse.Namespace, process: EDM, variant: str) -> NetworkModel:
     """A model of this package, not fitted yet."""
     budgets = {"n_images_initial": given.batch, "n_images_per_retraining": given.images}
     sizes = {"batch_size": given.batch, "sampling_batch_size": given.samples}
-    return NetworkModel(process, TrainingConfig(network=network, **budgets, **sizes, **options), given.device)
+    config = TrainingConfig(network=network, **budgets, **sizes, **VARIANTS[variant])
+    model = NetworkModel(process, config, given.device)
+    if variant.endswith(GRAPHS):
+        model.replay_graphs()
+    return model
 
 
 @torch.no_grad()
@@ -216,7 +222,7 @@ def main(given: argparse.Namespace) -> None:
     for variant, (name, process) in itertools.product(given.variants, SAMPLERS.items()):
         if variant != "float32" and process != EDM():  # what a precision costs, one sampler says
             continue
-        model = ours(network, given, process, VARIANTS[variant])
+        model = ours(network, given, process, variant)
         model.load_state_dict(loaded.state)
         call = partial(model.sample, given.samples, seed=1)
         sampling[f"this package, {variant}, {name}"] = call, evaluations(process) * forward
@@ -224,7 +230,7 @@ def main(given: argparse.Namespace) -> None:
     of_error = errors(references[PEER], exact, given.samples)
     rows("sampling", sampling, given.samples, given, of_error)
     for variant in given.variants:
-        model = ours(network, given, EDM(), VARIANTS[variant])
+        model = ours(network, given, EDM(), variant)
         model.load_state_dict(loaded.state)
         training[f"this package, {variant}"] = partial(model.fit, data, seed=1), 3 * forward
     rows("training", training, given.images, given, {})

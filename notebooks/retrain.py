@@ -34,6 +34,7 @@
 # | `checkpoint_images` | 0, or every how many images a fit leaves a checkpoint to go on from if it is killed in its middle |
 # | `checkpoint_minutes` | `auto`, or every how many minutes it leaves one, 0 for none by time; `auto` is 10 on a GPU and 0 on a CPU; with either parameter SIGTERM leaves one too |
 # | `micro_batch` | `auto`, or how many images of a batch are trained on at once: changes memory, time and rounding, not the run; `auto` is all on a CPU, and on a GPU what its free memory holds |
+# | `cuda_graphs` | whether a GPU replays training and sampling as CUDA graphs instead of starting kernel by kernel: the same run, faster where the network or its batches are small; `True` changes nothing on a CPU |
 # | `tensorboard_dir` | empty, or a folder for TensorBoard (needs the package tensorboard) |
 # | `rehearsal` | whether this only shows that a run will work: its id says so, and it is never published; `python -m iterative_retraining --rehearsal` makes the other parameters such |
 # | `run_dir` | where to write; empty for `runs/manual/<run id>` below the current directory |
@@ -72,6 +73,7 @@ keep_samples = 1
 checkpoint_images = 0
 checkpoint_minutes = "auto"
 micro_batch = "auto"
+cuda_graphs = False
 tensorboard_dir = ""
 rehearsal = False
 model_options = {}
@@ -88,8 +90,8 @@ from iterative_retraining.runs.progress import (
 names = (
     "dataset model scheme lam scheme_options n_retrain n_images_initial n_images_per_retraining seed device data_dir "
     "init features features_weights features_resizing run_dir keep_every keep_samples checkpoint_images "
-    "checkpoint_minutes micro_batch n_real rare_class rare_share latents selector keep_rate selector_options rehearsal "
-    "model_options tensorboard_dir"
+    "checkpoint_minutes micro_batch cuda_graphs n_real rare_class rare_share latents selector keep_rate "
+    "selector_options rehearsal model_options tensorboard_dir"
 )
 check_parameters(globals(), names)
 given = {name: globals()[name] for name in names.split()[:-1]}

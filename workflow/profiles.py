@@ -16,6 +16,7 @@ from iterative_retraining.config import OF_SELECTION, RunConfig, check_count, re
 from iterative_retraining.errors import ConfigError
 from iterative_retraining.metrics.features import AUTO, FEATURES, check_resizing
 from iterative_retraining.models.checkpoints import check_minutes
+from iterative_retraining.models.graphs import check_graphs
 from iterative_retraining.models.memory import check_micro_batch
 from iterative_retraining.models.paths import SAMPLER_OPTIONS
 from iterative_retraining.parameters import load_yaml
@@ -25,17 +26,9 @@ KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
 PATHS = ("init", "features_weights", "data_dir", "tensorboard_dir")
 # Of a run, but not of its identity.
 BESIDE_CONFIG = (
-    "n_retrain",
-    "model_options",
-    "features",
-    "features_resizing",
-    "keep_every",
-    "keep_samples",
-    "checkpoint_images",
-    "checkpoint_minutes",
-    "micro_batch",
-    *PATHS,
-)
+    "n_retrain", "model_options", "features", "features_resizing", "keep_every", "keep_samples", "checkpoint_images",
+    "checkpoint_minutes", "micro_batch", "cuda_graphs", *PATHS,
+)  # fmt: skip
 NOT_GIVEN = ("options", "init", "seed", "rehearsal")
 RUN_KEYS = (*(f.name for f in fields(RunConfig) if f.name not in NOT_GIVEN), *BESIDE_CONFIG)
 Change = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -293,6 +286,7 @@ def _check_beside_config(parameters: Mapping[str, Any]) -> None:
     check_resizing(parameters.get("features_resizing", AUTO))
     check_minutes(parameters.get("checkpoint_minutes", "auto"))
     check_micro_batch(parameters.get("micro_batch", "auto"))
+    check_graphs(parameters.get("cuda_graphs", False))
     for name in PATHS:
         if not isinstance(parameters.get(name, ""), str):
             raise ConfigError(f"{name} = {parameters[name]!r} is not allowed: it is a path, as text")

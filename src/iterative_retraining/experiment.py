@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.config import OF_RARITY, RunConfig, check_count, check_device, check_path
+from iterative_retraining.config import OF_RARITY, RunConfig, check_count, check_device, check_path, rows_with_rare
 from iterative_retraining.distributed import Team, find_team, set_float32
 from iterative_retraining.errors import (
     ConfigError,
@@ -26,6 +26,7 @@ from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.metrics.features import AUTO, build_features
 from iterative_retraining.metrics.model_loss import losses_of
 from iterative_retraining.models.checkpoints import check_minutes, chosen_minutes
+from iterative_retraining.models.graphs import check_graphs, chosen_graphs
 from iterative_retraining.models.memory import check_micro_batch, chosen_micro_batch
 from iterative_retraining.models.pretrained import diffusers_weights, state_that_fits
 from iterative_retraining.retrain import GenerationRecord, Progress, retrain
@@ -35,7 +36,7 @@ from iterative_retraining.runs.origin import init_identity
 from iterative_retraining.runs.provenance import write_manifest
 from iterative_retraining.runs.shared_runs import SharedRun
 from iterative_retraining.runs.shared_work import SharedStart, shared_floor
-from iterative_retraining.schemes import set_size, synthetic_count
+from iterative_retraining.schemes import set_size
 from iterative_retraining.seeding import stage_seed
 from iterative_retraining.selectors import Selection
 
@@ -58,6 +59,7 @@ class Experiment:
     selection: Selection | None = None
     checkpoint_minutes: float = 0.0
     micro_batch: int = 0
+    cuda_graphs: bool = False
 
     def records(self, progress: Progress | None = None) -> Iterator[GenerationRecord]:
         """The generations of the run, see `iterative_retraining.retrain.retrain`.
@@ -70,6 +72,8 @@ class Experiment:
             model.keep_fits(run, self.checkpoint_images, 60 * self.checkpoint_minutes)
         if hasattr(model, "split_batches"):
             model.split_batches(self.micro_batch)
+        if self.cuda_graphs:
+            model.replay_graphs()
         loop_model = model
         if self.shares_start and not run.rows:
             loop_model = SharedStart(model, self.metrics, config, self.initial_state)
@@ -108,6 +112,7 @@ def open_experiment(
     checkpoint_images: int = 0,
     checkpoint_minutes: float | str = "auto",
     micro_batch: int | str = "auto",
+    cuda_graphs: bool = False,
     **parameters: Any,
 ) -> Experiment:
     """Checks the parameters, opens the run directory and writes its manifest and its real-vs-real floor.
@@ -123,6 +128,8 @@ def open_experiment(
     ``checkpoint_minutes`` > 0 by time; with either SIGTERM leaves one. "auto": see `models.checkpoints`.
     ``micro_batch``: how many images of a batch are trained on at once, which changes memory, time and rounding alone;
     "auto" is all of them on a CPU and what fits on a GPU, see `iterative_retraining.models.memory`.
+    ``cuda_graphs``: whether a GPU replays training and sampling as `iterative_retraining.models.graphs`, faster where
+    the network is small; on a CPU nothing does.
     The floor, and the samples of published weights ``init``, are shared by runs in the user's cache.
     In a process that ``torchrun`` has started, the run is that of all its processes.
     Raises ConfigError for a bad parameter, RunError for a bad directory or a disk that is too small.
@@ -132,6 +139,7 @@ def open_experiment(
     keep_samples = check_count("keep_samples", keep_samples, "it counts generations, 0 for those that are needed")
     checkpoint_images = check_count("checkpoint_images", checkpoint_images, "it counts images, 0 for no checkpoints")
     micro_batch, minutes = check_micro_batch(micro_batch), check_minutes(checkpoint_minutes)
+    cuda_graphs = check_graphs(cuda_graphs)
     paths = {"data_dir": data_dir, "init": init, "run_dir": run_dir, "features_weights": features_weights}
     for name, value in paths.items():
         check_path(name, value)
@@ -162,6 +170,7 @@ def open_experiment(
     check_disk(path, bytes_needed(state, real[0].nbytes, *counts) + of_fits)
     largest_set = partial(set_size, scheme, len(real), n_retrain)
     micro_batch = chosen_micro_batch(micro_batch, model, largest_set, real[0].nbytes)
+    cuda_graphs = chosen_graphs(cuda_graphs, model)
     run = None
     if team.rank == 0:
         floor = _floor(path, config, metrics, real)
@@ -169,6 +178,7 @@ def open_experiment(
         about |= {"initial_state": initial_state, "metrics": metrics.names(real)}
         about["initial_identity"] = _initial_identity(init)
         how |= {"micro_batch": micro_batch} if hasattr(model, "split_batches") else {}
+        how |= {"cuda_graphs": True} if cuda_graphs else {}
         about["how"] = how | ({"features_resizing": space.resizing} if hasattr(space, "resizing") else {})
         about |= {"features": config.data.features if features == AUTO else features}
         kept = {"keep_every": keep_every, "keep_samples": keep_samples}
@@ -177,7 +187,8 @@ def open_experiment(
         run = SharedRun(path, config, team, run)
     begun = (run, real, new_model, scheme, metrics, n_retrain, initial_state, samples, team, checkpoint_images)
     shares = bool(init) and not _is_run(init) and team.size == 1
-    return Experiment(*begun, shares, selection, checkpoint_minutes=minutes, micro_batch=micro_batch)
+    changed = {"checkpoint_minutes": minutes, "micro_batch": micro_batch, "cuda_graphs": cuda_graphs}
+    return Experiment(*begun, shares, selection, **changed)
 
 
 def _open_directory(run: Run, metrics: ImageMetrics, floor: Mapping[str, Any], about: Mapping[str, Any]) -> Run:
@@ -230,19 +241,6 @@ def _load_images(config: RunConfig, data_dir: str | Path | None) -> tuple[np.nda
     real = real if config.rare_class < 0 else real[rows_with_rare(labels, config.rare_class, config.rare_share)]
     test = test[: len(real)] if config.rehearsal else test
     return real, test if len(test) else None
-
-
-def rows_with_rare(labels: np.ndarray, rare_class: int, rare_share: float) -> np.ndarray:
-    """All rows but those of the rare class beyond the first floor(rare_share count). Raises ValueError if it has none
-    then."""
-    of_class = np.flatnonzero(labels == rare_class)
-    n = synthetic_count(rare_share, len(of_class))
-    if n == 0:
-        raise ValueError(
-            f"rare_class = {rare_class} with rare_share = {rare_share:g} is not allowed: of the "
-            f"{len(of_class)} real images of that class none is left"
-        )
-    return np.setdiff1d(np.arange(len(labels)), of_class[n:])
 
 
 def _initial_state(init: str, config: RunConfig, item_shape: tuple[int, ...]) -> Mapping[str, np.ndarray]:

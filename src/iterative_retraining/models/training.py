@@ -1,7 +1,7 @@
 """A network and a process behind the Model protocol: trained in batches, sampled by index; images are uint8 NHWC."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Self
 
@@ -13,6 +13,7 @@ from iterative_retraining.distributed import Team
 from iterative_retraining.models.augment import augment
 from iterative_retraining.models.checkpoints import Checkpoints, FitStore
 from iterative_retraining.models.fitting import Arrays, Fit, TrainingConfig, flatten_parameters, shuffled_batches
+from iterative_retraining.models.graphs import Graphs
 from iterative_retraining.models.pieces import DropoutByIndex, pieces
 from iterative_retraining.models.process import Net, Process, wide
 from iterative_retraining.models.transfer import upload
@@ -43,6 +44,8 @@ class NetworkModel:
         self._store: FitStore | None = None
         self._due: dict[str, float] = {}
         self._piece = 0
+        self._replays = False
+        self._graphs: Graphs | None = None
 
     def keep_fits(self, store: FitStore, n_images: int = 0, seconds: float = 0.0) -> None:
         """From now on a fit leaves checkpoints in ``store``, and goes on from one of its; how often: see `Checkpoints`.
@@ -57,6 +60,10 @@ class NetworkModel:
         What is trained stays the same up to rounding: noise and dropout belong to the step and the place in its batch.
         """
         self._piece = micro_batch
+
+    def replay_graphs(self) -> None:
+        """From now on whole batches are trained on and sampled by `Graphs`, while a fit or a sampling lasts."""
+        self._replays = True
 
     def _new_network(self, seed: int) -> None:
         with torch_seed(seed):
@@ -108,6 +115,7 @@ class NetworkModel:
         images, every = self._images(data), 32 if self._on_gpu else 1
         drops = getattr(self.config.network, "dropout", 0.0) > 0
         start = 0
+        self._graphs = Graphs(self.device) if self._replays else None
         self.net.train()
         with Checkpoints(self._store, fit, seed, rng, self.team, **self._due) as checkpoints:
             before = checkpoints.resume()
@@ -125,13 +133,15 @@ class NetworkModel:
                 if progress is not None:
                     progress(fit.n_seen, n_images)
                 checkpoints.after_step(len(index))
+        self._graphs = None
 
     def _step(self, fit: Fit, losses: Iterator[Tensor], n: int) -> Tensor:
         """A step of all processes down the gradient of a batch of ``n`` images; its loss."""
         fit.flat.grad.zero_()
         loss = torch.zeros((), device=self.device)
         for part in losses:
-            part.backward()
+            if part.requires_grad:
+                part.backward()
             loss += part.detach()
         self.team.add(fit.flat.grad)
         fit.step(n)
@@ -152,7 +162,7 @@ class NetworkModel:
         self, images: Tensor, rng: torch.Generator, weights: Tensor | None = None, dropout: int | None = None
     ) -> Iterator[Tensor]:
         """This process's share of the loss of one batch, uint8 (B, H, W, C), with fresh noise levels and noise: what
-        each piece adds to it, to be propagated back before the next is asked for.
+        each piece adds to it, to be propagated back before the next is asked for; graphs have done so themselves.
 
         The loss is the mean of the terms, each times the weight (B,) of its image, 1 if there are none: not divided by
         the weights in the batch, so its expectation over batches is the weighted loss of the whole set.
@@ -165,41 +175,49 @@ class NetworkModel:
         level_noise = torch.randn(n, device=self.device, generator=rng)
         noise = self.process.couple_noise(x[None], torch.empty_like(x).normal_(generator=rng)[None])[0]
         split = n >= self.team.size  # a rest smaller than the team is everybody's
-        whole = self._largest_piece()
         for rows in pieces(self.team.shard(n) if split else slice(0, n), self._piece):
-            size = rows.stop - rows.start
-            net = self._net(whole=size == whole)
-            net = net if labels is None else with_augment_labels(net, labels[rows])
-            with self._dropout(dropout, n, rows):
-                terms = self.process.loss_terms(net, x[rows], level_noise[rows], noise[rows])
-            if weights is not None:
-                terms = wide(weights[rows], terms) * terms
-            yield terms.mean() * (size / n if split else size / n / self.team.size)
+            share = (rows.stop - rows.start) / n if split else (rows.stop - rows.start) / n / self.team.size
+            work = partial(self._piece_loss, n, rows, share, dropout is not None)
+            numbers = [None if one is None else one[rows] for one in (x, level_noise, noise, labels, weights)]
+            if self._graphs is not None and n == self.config.batch_size:
+                work = self._graphs.of_gradients(rows.start, work, numbers, self._flat.grad)
+            if dropout is not None:
+                reseed(dropout, self.device)
+            yield work(*numbers)
+
+    def _piece_loss(self, n: int, rows: slice, share: float, drops: bool, *numbers: Tensor | None) -> Tensor:
+        """What the images ``rows`` of a batch of ``n``, a ``share`` of it, add to its loss.
+
+        drops: whether they have dropout, whose seed is set. numbers: of these images, as in `_losses`, (B, ...).
+        """
+        x, level_noise, noise, labels, weights = numbers
+        net = self._net(whole=len(x) == self._largest_piece())
+        net = net if labels is None else with_augment_labels(net, labels)
+        # torch's own dropout is the same on the whole batch on a CPU, and faster; on a GPU it has other masks
+        plain = not drops or self.config.compile or (self.device.type == "cpu" and rows == slice(0, n))
+        with nullcontext() if plain else DropoutByIndex(n, rows):
+            terms = self.process.loss_terms(net, x, level_noise, noise)
+        if weights is not None:
+            terms = wide(weights, terms) * terms
+        return terms.mean() * share
 
     def _largest_piece(self) -> int:
         """How many images of a whole batch this process takes through the network at once."""
         mine = self.team.shard(self.config.batch_size)
         return min(self._piece or self.config.batch_size, mine.stop - mine.start)
 
-    @contextmanager
-    def _dropout(self, seed: int | None, n: int, rows: slice) -> Iterator[None]:
-        """Around the images ``rows`` of a batch of ``n``: seeds their dropout, see `DropoutByIndex`."""
-        if seed is not None:
-            reseed(seed, self.device)
-        # torch's own dropout is the same on the whole batch on a CPU, and faster; on a GPU it has other masks
-        plain = seed is None or self.config.compile or (self.device.type == "cpu" and rows == slice(0, n))
-        with nullcontext() if plain else DropoutByIndex(n, rows):
-            yield
-
     @torch.inference_mode()
     def sample(self, n: int, *, seed: int) -> np.ndarray:
         """``n`` images, uint8 (n, H, W, C); image i is made from the noise of ``(seed, i)``, whatever the batches."""
         network, batch = self.config.network, self.config.sampling_batch_size
         self.net.eval()
+        graphs = Graphs(self.device) if self._replays else None
         images = np.zeros((n, network.resolution, network.resolution, network.colours), dtype=np.uint8)
         for start in range(self.team.rank * batch, n, self.team.size * batch):
             rows = range(start, min(n, start + batch))
-            x = self.process.sample(self._net(whole=len(rows) == batch), partial(self._noise, seed, rows))
+            net = self._net(whole=len(rows) == batch)
+            net = graphs.of_net(net) if graphs is not None and len(rows) == batch else net
+            x = self.process.sample(net, partial(self._noise, seed, rows))
             images[start : rows.stop] = to_uint8(x.permute(0, 2, 3, 1).cpu().numpy())
         return images if self.team.size == 1 else self.team.add(torch.from_numpy(images).to(self.device)).cpu().numpy()
 
