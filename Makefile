@@ -21,7 +21,7 @@ book: $(SETUP)
 	@echo "The book is at $(CURDIR)/$(HTML)"
 
 test: $(SETUP)
-	pytest --numprocesses auto --dist loadfile
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 read: $(READER)/.installed
 	$(READER)/bin/jupyter-book build book

@@ -1,15 +1,13 @@
 """Shared pieces: a tiny EDM, a tiny real set, and the command line of a run in a process of its own."""
 
 import json
-import os
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forked import Forked
 from hypothesis import settings
 
 matplotlib.use("Agg")
@@ -26,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "iterative_retraining"
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "benchmarks"), str(ROOT / "book" / "_ext")]
 
+LONGEST = ["commands", "slurm", "book", "kills", "source", "rehearsal", "workflow", "team", "notebooks", "parameters"]
 TINY_EDM = {"channels": 4, "attention_resolutions": [], "n_steps": 3, "batch_size": 32, "sampling_batch_size": 700}
+QUICK = {model: {"n_steps": 3} for model in ("edm", "flow_matching", "ddpm")}  # options, by model
+QUICK |= {"spline_flow": {"n_transforms": 1, "width": 8, "n_bins": 4, "n_layers": 1}}
 TINY_RUN = {
     "n_real": 300,
     "n_images_initial": 640,
@@ -35,6 +37,12 @@ TINY_RUN = {
     "n_retrain": 3,
     "model_options": TINY_EDM,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, with --no-loadscope-reorder: else others would wait for one of them at the end."""
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,6 +59,16 @@ def _few_halvings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageMetrics, "floor", partialmethod(ImageMetrics.floor, n_splits=3))
         patch.setattr(shared_work, "cached_numbers", lambda name, make: make())  # such floors are for no real run
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_losses() -> Iterator[None]:
+    """A model's own loss under one noise an image instead of 6000 evaluations, which would be most of a tiny run."""
+    from iterative_retraining import experiment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "losses_of", partial(experiment.losses_of, n_evaluations=1))
         yield
 
 
@@ -82,17 +100,6 @@ def exact_velocity(target, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return (shares[:, :, None] * each).sum(dim=1)
 
 
-def start_run(parameters: dict) -> subprocess.Popen:
-    """A run in a process of its own; its last line of standard error is the error, if any."""
-    code = (
-        "import json, sys; from iterative_retraining.experiment import open_experiment\n"
-        "for record in open_experiment(**json.loads(sys.argv[1])).records(): pass"
-    )
-    command = [sys.executable, "-c", code, json.dumps(parameters)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_heed_interrupts)
-
-
 def exit_of(script: Path, *arguments: str) -> int | str | None:
     """What a script exits with, run in this process as ``python script arguments`` would be in one of its own.
 
@@ -105,15 +112,10 @@ def exit_of(script: Path, *arguments: str) -> int | str | None:
     return ended.value.code
 
 
-def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+def wait_for(process: subprocess.Popen | Forked, condition: Callable[[], bool]) -> None:
     """Until ``condition()`` holds or the process has ended; asks a hundred times a second, which costs it nothing."""
     while process.poll() is None and not condition():
         time.sleep(0.01)
-
-
-def _heed_interrupts() -> None:
-    """What a shell starts in the background ignores SIGINT, and so would its children, these tests' among them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def copy_of_project(folder: Path, profile: dict) -> Path:
@@ -150,7 +152,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for seed in (0, 1):
         for scheme, lam in (("fully_synthetic", 0.5), ("mix", 0.0), ("mix", 1.0)):
             run = folder / f"{scheme}-{lam}-{seed}"
-            arguments = {"model": "gaussian", "scheme": scheme, "lam": lam, "seed": seed, "n_retrain": 2}
+            arguments = {"model": "gaussian", "scheme": scheme, "lam": lam, "seed": seed, "n_retrain": 2, "n_real": 300}
             for _ in open_experiment(run_dir=run, **arguments).records():
                 pass
     return sorted(folder.iterdir())

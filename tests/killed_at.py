@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from iterative_retraining import experiment
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models import training
@@ -72,7 +74,9 @@ def attempt(at: tuple[str, int] | None, parameters: dict, run: Path) -> bool:
 if __name__ == "__main__":
     parameters, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
     rng, to_kill, number = np.random.default_rng(int(sys.argv[3])), int(sys.argv[4]), 0
+    experiment.losses_of = partial(experiment.losses_of, n_evaluations=1)  # see conftest
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports much, once for all forks
+    open_experiment(run_dir=folder / "opened", **parameters).run.close()  # reads sources and images, once for all
     attempt(None, parameters, folder / "whole")
     while to_kill:
         kind = rng.choice(list(EVENTS))

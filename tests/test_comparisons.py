@@ -13,7 +13,7 @@ def test_arm_table_has_means_and_intervals(runs):
     mean = final[final.lam == 1.0].fid.mean()
     row = next(line for line in text.splitlines() if line.startswith("| λ = 1 |"))
     assert row.split("|")[3].strip().startswith(f"{mean:.3f} ± ")
-    assert f"| real vs real, n = 1500 | | {np.mean(floor['fid']) / 2:.3f} (" in text  # halves have 750
+    assert f"| real vs real, n = 300 | | {np.mean(floor['fid']) / 2:.3f} (" in text  # halves have 150
     one = comparisons.arm_table(table[table.seed == 0], floor)
     assert "±" not in one
     assert "one seed, so no interval" in one

@@ -18,14 +18,15 @@ from iterative_retraining.studies import plots
 from iterative_retraining.studies.report.arms import arms
 from iterative_retraining.studies.report.comparisons import arm_table
 
-from conftest import untimed
+from conftest import QUICK, untimed
 
 SMALL = {"dataset": "digits", "n_real": 40, "n_images_initial": 64, "n_images_per_retraining": 64, "n_retrain": 2}
 CASES = [*((model, "mix") for model in MODELS), *(("gaussian", scheme) for scheme in SCHEMES)]
 
 
 def opened(folder: Path, **parameters: object) -> Experiment:
-    return open_experiment(**{**SMALL, **parameters}, run_dir=folder)
+    options = QUICK.get(parameters["model"], {})
+    return open_experiment(**SMALL, **parameters, model_options=options, run_dir=folder)
 
 
 @pytest.mark.parametrize(("model", "scheme"), CASES)

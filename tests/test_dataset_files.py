@@ -23,7 +23,6 @@ from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import cifar10, fashion_mnist, fashion_mnist14, load_dataset
 from iterative_retraining.errors import ConfigError, DataError
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.metrics import model_loss
 from iterative_retraining.runs.directory import read_floor
 
 from conftest import TINY_RUN
@@ -282,7 +281,6 @@ def test_fashion_mnist14_is_the_means_of_2_by_2_pixels(tmp_path, monkeypatch):
 
 def test_a_run_on_fashion_mnist_measures_against_held_out_images(tmp_path, monkeypatch):
     write_idx(tmp_path, monkeypatch, n=24)
-    monkeypatch.setattr(model_loss, "N_EVALUATIONS", 48)
     changes = {"dataset": "fashion_mnist", "n_real": 0, "n_retrain": 1}
     changes |= {"n_images_initial": 64, "n_images_per_retraining": 32}
     experiment = open_experiment(**{**TINY_RUN, **changes}, data_dir=str(tmp_path), run_dir=tmp_path / "run")

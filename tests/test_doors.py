@@ -12,10 +12,10 @@ from iterative_retraining.models import MODELS
 from iterative_retraining.runs.reading import read_ledger
 from iterative_retraining.schemes import SCHEMES
 
+from conftest import QUICK
 from profiles import load_profile
 
 SMALL = {"n_real": 40, "n_images_initial": 64, "n_images_per_retraining": 64, "n_retrain": 1}
-QUICK = {model: {"n_steps": 3} for model in ("edm", "flow_matching", "ddpm")}
 
 
 def sizes(folder: Path) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import start_run
 
 from iterative_retraining.experiment import open_experiment
 from iterative_retraining.runs import provenance
@@ -19,7 +20,7 @@ from iterative_retraining.runs.publishing import publish
 from iterative_retraining.runs.reading import read_manifest
 from iterative_retraining.status import run_status
 
-from conftest import ROOT, TINY_RUN, start_run, untimed, wait_for
+from conftest import ROOT, TINY_RUN, untimed, wait_for
 
 N_KILLS = 30
 TINY = {**TINY_RUN, "n_retrain": 2, "n_images_initial": 320}
@@ -66,7 +67,7 @@ def test_a_run_that_sleeps_and_is_asked_to_stop_says_what_is_kept_and_goes_on(ki
     process = start_run(parameters)
     wait_for(process, (tmp_path / "run" / "floor.json").exists)
     process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    wait_for(process, lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     assert run_status(tmp_path / "run").state == "running"  # asleep, it holds its lock
     process.send_signal(signal.SIGCONT)
     wait_for(process, lambda: len(read_ledger(tmp_path / "run")) >= 3)

@@ -3,14 +3,13 @@
 import base64
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from forked import start_module
 from test_notebooks import run_papermill
 
 from iterative_retraining import yaml_door
@@ -19,7 +18,7 @@ from iterative_retraining.errors import ConfigError
 from iterative_retraining.parameters import check_parameters, load_yaml, parse_value
 from iterative_retraining.runs.reading import read_ledger
 
-from conftest import PACKAGE, ROOT, TINY_RUN, _heed_interrupts, exit_of, wait_for
+from conftest import PACKAGE, ROOT, TINY_RUN, exit_of, wait_for
 
 VALUES = [
     ("010", 10),
@@ -143,14 +142,6 @@ def test_papermill_takes_json_for_a_mapping_and_reads_numbers_as_we_do_from_any_
     assert [(row["n_real"], row["n_synthetic"]) for row in read_ledger(tmp_path / "run")] == [(40, 0), (40, 20)]
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "iterative_retraining", *arguments],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=_heed_interrupts,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,10 +166,10 @@ def test_a_bad_command_line_ends_in_one_line(tmp_path, monkeypatch, capsys, argu
 
 
 def test_a_bad_command_line_ends_in_one_line_of_standard_error(tmp_path):
-    process = command("-p", "lamda", "0.5", cwd=tmp_path)
-    out, error = process.communicate()
-    assert (process.returncode, out, error.count("\n")) == (1, "", 1)
-    assert error.startswith("error: unknown parameter 'lamda'; allowed: ")
+    command = [sys.executable, "-m", "iterative_retraining", "-p", "lamda", "0.5"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: unknown parameter 'lamda'; allowed: ")
 
 
 def test_an_error_inside_is_not_taken_for_an_unknown_name(monkeypatch):
@@ -196,8 +187,9 @@ def test_an_error_inside_is_not_taken_for_an_unknown_name(monkeypatch):
 def test_a_run_says_what_it_does_before_it_trains_and_a_signal_ends_it_in_one_line(tmp_path, number, status):
     tiny = {**TINY_RUN, "n_retrain": 50, "run_dir": "run", "tensorboard_dir": "logs"}
     (tmp_path / "params.yml").write_text(json.dumps(tiny))
-    process = command("-f", "params.yml", cwd=tmp_path)
-    first = process.stdout.readline()
+    process = start_module("iterative_retraining", "-f", "params.yml", cwd=tmp_path)
+    wait_for(process, lambda: "\n" in process.said("stdout"))
+    first = process.said("stdout").splitlines(keepends=True)[0]
     assert first.startswith("run digits-edm-fully_synthetic-seed0-")
     assert first.endswith(" in run: 0 of 51 generations are complete\n")
     wait_for(process, lambda: bool(read_ledger(tmp_path / "run")))

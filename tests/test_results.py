@@ -84,7 +84,7 @@ def test_scale_note_names_runs_and_code(runs):
 def test_curves_draw_every_arm_with_its_colour(runs):
     figure = plots.quality_curves(results.read_runs(runs), results.read_floor(runs[0]))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["real vs real, n = 1500", "fully synthetic", "λ = 0 (real only)", "λ = 1"]
+    assert labels == ["real vs real, n = 300", "fully synthetic", "λ = 0 (real only)", "λ = 1"]
     line = next(line for line in figure.axes[0].lines if line.get_label() == "fully synthetic")
     assert (line.get_color(), line.get_linestyle(), line.get_marker()) == (
         plots.arm_style("fully_synthetic")["color"],

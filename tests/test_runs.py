@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import SoftFileLock
+from forked import Forked, start_run
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import RunError
@@ -20,7 +21,7 @@ from iterative_retraining.runs.locks import in_use
 from iterative_retraining.runs.progress import opening_lines
 from iterative_retraining.status import run_status
 
-from conftest import TINY_RUN, edit_json, start_run, untimed, wait_for
+from conftest import TINY_RUN, edit_json, untimed, wait_for
 
 GAUSSIAN = {"model": "gaussian", "n_retrain": 3}
 
@@ -31,9 +32,18 @@ def finish(parameters: dict, path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """One run for all tests, which have copies; its lock is free."""
+    experiment = open_experiment(run_dir=tmp_path_factory.mktemp("finished") / "run", **GAUSSIAN)
+    list(experiment.records())
+    experiment.run.close()
+    return experiment.run.path
+
+
 @pytest.fixture
-def done(tmp_path) -> Path:
-    return finish(GAUSSIAN, tmp_path / "run")
+def done(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def test_a_run_leaves_what_the_docs_say(done):
@@ -55,7 +65,7 @@ def test_a_run_leaves_what_the_docs_say(done):
     assert manifest["config"] == json.loads((done / "config.json").read_text())["identity"]
 
 
-def ended(process: subprocess.Popen) -> tuple[int, str]:
+def ended(process: Forked) -> tuple[int, str]:
     _, error = process.communicate()
     return process.returncode, error
 
@@ -107,8 +117,14 @@ def test_a_finished_run_computes_nothing_and_can_be_extended(done):
     assert len(read_ledger(done)) == 6
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of a network that nothing disturbed."""
+    return finish(TINY_RUN, tmp_path_factory.mktemp("whole") / "run")
+
+
 @pytest.mark.parametrize("generation", [0, 2])
-def test_interrupted_in_a_fit_and_continued_in_the_same_process(tmp_path, generation):
+def test_interrupted_in_a_fit_and_continued_in_the_same_process(whole, tmp_path, generation):
     """As in a notebook: the cell is interrupted, and run again on the same objects."""
 
     def interrupt(current, n_seen, n_images):
@@ -119,7 +135,6 @@ def test_interrupted_in_a_fit_and_continued_in_the_same_process(tmp_path, genera
     with pytest.raises(KeyboardInterrupt):
         list(experiment.records(interrupt))
     list(experiment.records())
-    whole = finish(TINY_RUN, tmp_path / "whole")
     assert untimed(tmp_path / "broken" / "ledger.jsonl") == untimed(whole / "ledger.jsonl")
 
 
@@ -204,7 +219,7 @@ def test_a_lock_ends_with_its_object(done):
     open_experiment(run_dir=done, **GAUSSIAN).run.close()
 
 
-def test_two_machines_whose_locks_do_not_reach_each_other_do_not_write_one_ledger(tmp_path, monkeypatch):
+def test_two_machines_whose_locks_do_not_reach_each_other_do_not_write_one_ledger(finished, tmp_path, monkeypatch):
     """As on NFS mounted with local locks: each machine has a lock of its own, here of two implementations."""
 
     def lock_of_another_machine(path: Path) -> SoftFileLock:
@@ -225,8 +240,7 @@ def test_two_machines_whose_locks_do_not_reach_each_other_do_not_write_one_ledge
     assert [row["generation"] for row in read_ledger(run)] == list(range(4))
     here.run.close()
     assert run_status(run).state == "complete"
-    whole = finish(GAUSSIAN, tmp_path / "whole")
-    assert untimed(run / "ledger.jsonl") == untimed(whole / "ledger.jsonl")
+    assert untimed(run / "ledger.jsonl") == untimed(finished / "ledger.jsonl")
     open_experiment(run_dir=run, **{**GAUSSIAN, "n_retrain": 4}).run.close()  # its weights are those of its ledger
 
 
@@ -308,7 +322,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_loses_nothing(small_disk, tmp_path):
+def test_a_full_disk_loses_nothing(small_disk, finished):
     run = small_disk / "run"
     experiment = open_experiment(run_dir=run, **GAUSSIAN)
     records = experiment.records()
@@ -323,10 +337,10 @@ def test_a_full_disk_loses_nothing(small_disk, tmp_path):
     experiment.run.close()
     filler.unlink()
     finish(GAUSSIAN, run)
-    assert untimed(run / "ledger.jsonl") == untimed(finish(GAUSSIAN, tmp_path / "other") / "ledger.jsonl")
+    assert untimed(run / "ledger.jsonl") == untimed(finished / "ledger.jsonl")
 
 
-def test_a_file_system_that_became_read_only_loses_nothing(small_disk, tmp_path):
+def test_a_file_system_that_became_read_only_loses_nothing(small_disk, finished):
     run = finish({**GAUSSIAN, "n_retrain": 1}, small_disk / "run")
     Run(run, RunConfig(model="gaussian")).close()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -335,7 +349,7 @@ def test_a_file_system_that_became_read_only_loses_nothing(small_disk, tmp_path)
             open_experiment(run_dir=place, **GAUSSIAN)
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     finish(GAUSSIAN, run)
-    assert untimed(run / "ledger.jsonl") == untimed(finish(GAUSSIAN, tmp_path / "other") / "ledger.jsonl")
+    assert untimed(run / "ledger.jsonl") == untimed(finished / "ledger.jsonl")
 
 
 def test_runs_that_start_from_one_theta0_share_it_to_the_bit(tmp_path):
@@ -351,8 +365,7 @@ def test_runs_that_start_from_one_theta0_share_it_to_the_bit(tmp_path):
     assert first[0][1]["fid"] != first[1][1]["fid"]
 
 
-def test_weights_of_another_network_are_refused_before_anything_is_written(tmp_path):
-    start = finish(GAUSSIAN, tmp_path / "start")
+def test_weights_of_another_network_are_refused_before_anything_is_written(finished, tmp_path):
     with pytest.raises(ValueError, match="weights are of another network"):
-        open_experiment(init=str(start), run_dir=tmp_path / "run", **TINY_RUN)
+        open_experiment(init=str(finished), run_dir=tmp_path / "run", **TINY_RUN)
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,6 @@ from iterative_retraining import Selection, build_selector, open_experiment, ret
 from iterative_retraining.config import RunConfig
 from iterative_retraining.datasets import DATASETS
 from iterative_retraining.errors import ConfigError, RunError
-from iterative_retraining.metrics import model_loss
 from iterative_retraining.metrics.likelihood import sample_memorisation, sample_quality
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.remeasure import Asked, remeasure
@@ -25,7 +24,7 @@ from iterative_retraining.selectors.choice import REWARDS
 from iterative_retraining.selectors.discriminator import log_odds
 from iterative_retraining.selectors.kmeans import shared_out
 
-from conftest import untimed
+from conftest import QUICK, untimed
 
 SMALL = {"dataset": "digits", "n_real": 40, "n_images_initial": 64, "n_images_per_retraining": 64, "n_retrain": 2}
 RNG = np.random.default_rng(0)
@@ -292,19 +291,14 @@ CASES += [
     ("edm", "confidence", "mix"),
     ("spline_flow", "likelihood", "fully_synthetic"),
 ]
-TINY = {
-    "edm": {"channels": 4, "attention_resolutions": [], "n_steps": 3},
-    "spline_flow": {"n_transforms": 1, "width": 8, "n_bins": 4, "n_layers": 1},
-}
 
 
 @pytest.mark.parametrize(("model", "selector", "scheme"), CASES)
-def test_a_run_with_a_selector_is_the_same_bits_when_it_is_interrupted(tmp_path, monkeypatch, model, selector, scheme):
-    monkeypatch.setattr(model_loss, "N_EVALUATIONS", 1)  # of the networks, whose loss is not looked at here
+def test_a_run_with_a_selector_is_the_same_bits_when_it_is_interrupted(tmp_path, model, selector, scheme):
     given = {
         **SMALL,
         "model": model,
-        "model_options": TINY.get(model, {}),
+        "model_options": QUICK.get(model, {}),
         "scheme": scheme,
         "lam": 1.5,
         "selector": selector,

@@ -31,9 +31,15 @@ def finish(path: Path, **parameters) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """One run for all tests, which have copies."""
+    return finish(tmp_path_factory.mktemp("finished") / "run")
+
+
 @pytest.fixture
-def done(tmp_path) -> Path:
-    return finish(tmp_path / "run")
+def done(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def test_a_complete_run(done):

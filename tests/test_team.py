@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_module
 
 from iterative_retraining.distributed import Team, find_team
 from iterative_retraining.runs.directory import read_ledger, read_state
@@ -53,10 +54,7 @@ def both(tmp_path_factory) -> tuple[Path, Path, str]:
     folder = tmp_path_factory.mktemp("team")
     (folder / "params.yml").write_text(json.dumps(TINY))
     arguments = ["-f", str(folder / "params.yml"), "-p", "run_dir"]
-    alone = subprocess.run(
-        [sys.executable, "-m", "iterative_retraining", *arguments, str(folder / "one")],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    alone = run_module("iterative_retraining", *arguments, str(folder / "one"), cwd=folder)
     assert alone.returncode == 0, alone.stderr[-2000:]
     two = launched(2, *arguments, str(folder / "two"))
     assert two.returncode == 0, two.stderr[-3000:]
@@ -123,10 +121,7 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number_of_proce
     assert "SIGKILL" in error or "-9" in error
     assert not [pid for pid in started.values() if Path(f"/proc/{pid}").exists()]
     n_complete = len(read_ledger(run))
-    alone = subprocess.run(
-        [sys.executable, "-m", "iterative_retraining", *arguments],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
+    alone = run_module("iterative_retraining", *arguments, cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr[-2000:]
     assert n_complete < len(read_ledger(run)) == 3
     assert world_sizes(run) == [2, 1]

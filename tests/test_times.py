@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from iterative_retraining.errors import RunError
 
 from conftest import ROOT
-from test_workflow import run, snakemake
+from test_workflow import snakemake
 from times import steps_of, table
 
 ROWS = [{"seconds_fit": 2.0, "seconds_sample": 3.0, "seconds_metrics": 1.0}] * 2
@@ -56,5 +58,6 @@ def test_records_that_snakemake_leaves_are_read(tmp_path):
     assert (step.rule, step.label) == ("chapter", "chapter a")
     assert 0 <= step.end - step.start < 60
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    done = run("workflow/times.py", "p", cwd=tmp_path)
+    command = [sys.executable, "workflow/times.py", "p"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[2].startswith("| chapter a | ")

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from forked import run_module
 
 from iterative_retraining.runs.locks import in_use
 from iterative_retraining.runs.reading import read_ledger
@@ -40,13 +41,8 @@ def notebook(path: Path, *cells: str) -> Path:
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
-    arguments = [sys.executable, *command]
-    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, env=ENVIRONMENT)
-
-
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return run("-m", "snakemake", *arguments, "--cores", "2", cwd=folder)
+    return run_module("snakemake", *arguments, "--cores", "2", cwd=folder, env=ENVIRONMENT)
 
 
 @pytest.mark.parametrize("script", ["execute.py", "check_book.py", "plan.py", "on_gpu.py", "times.py"])
@@ -153,7 +149,7 @@ def test_a_run_whose_directory_was_deleted_is_run_again_and_a_killed_snakemake_i
     assert "--unlock" in locked.stdout + locked.stderr
     while in_use(arm):  # the run that it had started goes on by itself
         time.sleep(0.01)
-    unlocked = run("-m", "snakemake", "--unlock", cwd=project)
+    unlocked = run_module("snakemake", "--unlock", cwd=project, env=ENVIRONMENT)
     assert unlocked.returncode == 0, unlocked.stderr
     before = (arm / "ledger.jsonl").read_bytes()
     done = snakemake(project, "sweep", "--config", "profile=tiny")
