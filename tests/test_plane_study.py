@@ -237,10 +237,21 @@ def test_sentences_are_made_from_the_rows():
     swapped = told.fitted_sentence(doctored({"exact": 0.107, "heun_40": 0.001, "ddim_50": 0.08}))
     assert "below half of the truth with `heun_40` (0.001)." in swapped
     assert "above twice the truth with none of the samplers." in swapped
-    for say in (told.start_sentence, told.excess_sentence):
+    for say in (told.start_sentence, told.excess_sentence, told.long_sentence):
         assert "not run" in say(doctored({"exact": 0.1}))
     assert told.network_table(doctored({"exact": 0.1})) == "*Not run.*"
     assert "`plane-two_moons-edm-accurate-mix-lam1`" in told.missing_note(doctored({"exact": 0.1}))
+
+
+def test_longer_retrainings_are_told_by_sampler():
+    spreads = {"accurate": {0: 0.08, 5: 0.09, 10: 0.12}, "contracting": {0: 0.07, 5: 0.03, 10: 0.05}}
+    rows = [
+        {"model": "edm_long", "sampler": sampler, "generation": t, "seed": s, "spread": spread + (s - 0.5) / 100}
+        for sampler, own in spreads.items() for t, spread in own.items() for s in (0, 1)
+    ]  # fmt: skip
+    text = told.long_sentence(pd.DataFrame(rows))
+    assert "with `accurate` from 0.080 to 0.120 at 10, least at 0 retrainings with 0.080" in text
+    assert "with `contracting` from 0.070 to 0.050 at 10, least at 5 retrainings with 0.030" in text
 
 
 def test_the_excess_of_a_flow_is_that_of_its_seeds():
