@@ -31,8 +31,9 @@ default_steps() {
         card gpu 1 "nvidia-smi" \
         check gpu 1 "$python workflow/plan.py paper/edm-cifar10 --check" \
         tests gpu 5 "$python -m pytest -q -m gpu" \
+        memory gpu 3 "$python benchmarks/memory.py --device cuda" \
         rehearsal-edm-cifar10 gpu 5 "snakemake sweep --cores all --resources gpu=1 --rerun-incomplete --config profile=paper/edm-cifar10 device=cuda rehearsal=true && cat runs/rehearsal-edm-cifar10/rehearsal.md" \
-        reference gpu 10 "$python benchmarks/edm_reference.py --reference '$reference' $card --batch 256" \
+        reference gpu 15 "$python benchmarks/edm_reference.py --reference '$reference' $card --batch 256" \
         rehearsal-edm-ffhq64 gpu 10 "snakemake sweep --cores all --resources gpu=1 --rerun-incomplete --config profile=paper/edm-ffhq64 device=cuda rehearsal=true && cat runs/rehearsal-edm-ffhq64/rehearsal.md" \
         rehearsal-otcfm-cifar10 gpu 5 "snakemake sweep --cores all --resources gpu=1 --rerun-incomplete --config profile=paper/otcfm-cifar10 device=cuda rehearsal=true && cat runs/rehearsal-otcfm-cifar10/rehearsal.md" \
         rehearsal-ddpm-cifar10 gpu 5 "snakemake sweep --cores all --resources gpu=1 --rerun-incomplete --config profile=paper/ddpm-cifar10 device=cuda rehearsal=true && cat runs/rehearsal-ddpm-cifar10/rehearsal.md" \

@@ -18,7 +18,7 @@
 # %% tags=["parameters"]
 run_dirs = []
 scale = "by hand"
-peak_tflops = 312.0
+peak_tflops = {"float32": 19.5, "bfloat16": 312.0}
 utilisation = 0.25
 throughput = {}
 
@@ -174,12 +174,15 @@ Markdown(implied_table(retrainings))
 # ## What one retraining costs
 #
 # Operations are counted by PyTorch on tensors without content; a multiply-add counts 2, a training step as three forward passes.
-# Every retraining draws as many samples as there are real images. The assumed speed is {glue:text}`speed`. Metrics are not counted.
+# Every retraining draws as many samples as there are real images. *As published* is float32, whole: no flag that is known here asks for less, and the
+# training code of EDM turns off the rounding to TF32. *As intended* is bfloat16, which is what tensor cores are for; on small networks it made no
+# difference that could be told (`benchmarks/README.md`). The assumed speed is {glue:text}`speed`. Metrics are not counted.
 
 # %% tags=["hide-input"]
-costs = {}
-for name, flags in PUBLISHED.items():
-    arm, size = arms[name], {"size": flags.resolution, "colours": 3}
+costs, flops = {}, {}
+for name, arm in arms.items():
+    flags = PUBLISHED[name.partition(",")[0]]
+    size = {"size": flags.resolution, "colours": 3}
     counts = {
         "n_images": arm["n_images_per_retraining"],
         "n_samples": flags.n_real,
@@ -187,31 +190,48 @@ for name, flags in PUBLISHED.items():
     costs[name] = retraining_cost(
         arm["dataset"], arm["model"], arm["model_options"], **size, **counts
     )
-flops = utilisation * peak_tflops * 1e12
+    peak = peak_tflops[arm["model_options"]["precision"]]
+    flops[name] = utilisation * peak * 1e12
 Markdown(cost_table(costs, flops, throughput))
 
 # %% tags=["hide-input"]
-assumed = f"{percent(utilisation)} of a peak of {peak_tflops:g} TFLOP/s, an assumption and not a measurement"
+peaks = " and ".join(f"{peak:g} in {of}" for of, peak in peak_tflops.items())
+assumed = f"{percent(utilisation)} of a peak of {peaks} (TFLOP/s), an assumption and not a measurement"
 n_retrain = arms["edm-cifar10"]["n_retrain"]
-hours = n_retrain * costs["edm-cifar10"].hours_at(flops)
 glue("speed", assumed, display=False)
 glue("retrainings-paper", n_retrain, display=False)
-glue("hours-arm", f"{hours:.2g}", display=False)
+for name, of in (
+    ("published", "edm-cifar10"),
+    ("intended", "edm-cifar10, as intended"),
+):
+    hours = n_retrain * costs[of].hours_at(flops[of])
+    glue(f"hours-{name}", f"{hours:.0f}", display=False)
 
 # %% [markdown]
-# The default peak is that of an NVIDIA A100 in bfloat16 by its data sheet. An arm of {glue:text}`retrainings-paper` retrainings of EDM on CIFAR-10 is
-# then {glue:text}`hours-arm` hours. No GPU has been measured here; the parameter `throughput` takes, for each preset, measured images a
-# second in training and samples a second.
+# The default peaks are those of an NVIDIA A100 by its data sheet. An arm of {glue:text}`retrainings-paper` retrainings of EDM on CIFAR-10 is
+# then {glue:text}`hours-published` hours as published and {glue:text}`hours-intended` as intended. To have the first at the speed of the second, set
+# `precision: bfloat16` in a copy of the preset: that is another run. No GPU has been measured here; the parameter `throughput` takes, for each row,
+# measured images a second in training and samples a second.
+#
+# And memory: a batch of 256 takes 32 GB on CIFAR-10 and 82 GB on FFHQ-64 in float32, about half in bfloat16, counted before anything is
+# computed (`benchmarks/README.md`). By default a GPU takes as many images of a batch at a time as it holds (`micro_batch`), which changes neither
+# the run nor, beyond rounding, its numbers. To compute activations again in the backward pass instead is not offered: it takes another forward pass
+# in every step, where pieces of a batch take no more operations than the whole.
 #
 # ## How to launch
 #
 # Put the files that a preset names at its top below `data/`; a file that is missing is named with where it comes from. Then:
 #
 # ```bash
-# # what is missing, what it costs
+# # what is missing here, all of it at once
+# python workflow/plan.py paper/edm-cifar10 --check
+# # what it costs on a card that is not here
+# python workflow/plan.py paper/edm-cifar10 --device a100
+# # a rehearsal: every step of the sweep in the small
+# snakemake sweep --cores all \
+#     --config profile=paper/edm-cifar10 rehearsal=true
+# # which runs there will be
 # snakemake -n sweep --config profile=paper/edm-cifar10
-# python workflow/plan.py paper/edm-cifar10 \
-#     --images-per-second X --samples-per-second Y
 # # on four GPUs, one run on each
 # snakemake sweep --cores all --resources gpu=4 \
 #     --config profile=paper/edm-cifar10 device=cuda
@@ -220,7 +240,13 @@ glue("hours-arm", f"{hours:.2g}", display=False)
 #     --config profile=paper/edm-cifar10 device=cuda
 # ```
 #
-# X and Y are your speeds; without them the planner takes those of your ledgers. The other presets: `paper/edm-ffhq64`,
+# The planner takes the speeds that your ledgers measured, `--images-per-second` and `--samples-per-second`, or a table of cards. A rehearsal takes
+# stand-ins for missing files, kills and resumes a run, and ends with what the sweep will take on this machine. A run that is killed goes on from its
+# last checkpoint, of every ten minutes. For one run on several GPUs set `gpus_per_run` among the `resources` of a profile, or start it by `torchrun`
+# ({doc}`../reproduce`); for a sweep, one run a GPU is the better use of them. Kept generations can be measured again in other features without
+# training: `python -m iterative_retraining.remeasure`. On a machine with a GPU, `benchmarks/first_hour.sh` does all of this in order and leaves a report.
+#
+# The other presets: `paper/edm-ffhq64`,
 # `paper/otcfm-cifar10`, `paper/ddpm-cifar10`. One arm by hand is `papermill notebooks/retrain.ipynb` with the same values, as in {doc}`../reproduce`.
 #
 # ## CIFAR-10 and FFHQ-64

@@ -37,12 +37,22 @@ TINY_RUN = {
     "n_retrain": 3,
     "model_options": TINY_EDM,
 }
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)  # of tests that are the same on both devices
+DEVICES = ["cpu", GPU]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, with --no-loadscope-reorder: else others would wait for one of them at the end."""
     order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what is marked gpu where there is none, and says why."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        from iterative_retraining.devices import why_no_gpu
+
+        pytest.skip(why_no_gpu() or "no GPU: nvidia-smi lists none")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -118,6 +118,7 @@ TYPED = {
     "make publish PROFILE=fashion_cpu": DRY,
     "pre-commit install": PLAIN,
     "pytest tests/test_schemes.py": Way(prints="pytest tests/test_schemes.py"),
+    "pytest -m gpu": Way(prints="pytest -m gpu"),
     "conda env create -f environment.yml": Way(prints="conda env create -f environment.yml"),
     "pip install diffusers": Way(prints="pip install diffusers"),
     "pip install torchcfm": Way(prints="pip install torchcfm"),
@@ -167,9 +168,6 @@ TYPED = {
     "snakemake -n sweep --config profile=paper/edm-cifar10": NO_WEIGHTS,
     "snakemake sweep --cores all --resources gpu=4 --config profile=paper/edm-cifar10 device=cuda": NO_WEIGHTS,
     "snakemake sweep --workflow-profile workflow/slurm --config profile=paper/edm-cifar10 device=cuda": NO_WEIGHTS,
-    "python workflow/plan.py paper/edm-cifar10 --images-per-second X --samples-per-second Y": Way(
-        instead={"X": "100", "Y": "10"}
-    ),
     "python workflow/plan.py paper/edm-cifar10 --device a100": PLAIN,
     "python workflow/plan.py paper/edm-cifar10 --check": Way(says="things are missing"),
     "python -m iterative_retraining.compare runs/digits_edm/digits-*": Way(

@@ -96,12 +96,12 @@ def test_one_published_retraining():
 def test_a_solver_that_adapts_leaves_the_cost_of_sampling_open():
     cost = Cost(n_images=10, n_samples=2, n_evaluations=None, forward_flops=1_000_000_000)
     assert (cost.fit_flops, cost.sample_flops, cost.hours_at(1e12)) == (3e10, None, None)
-    row = cost_table({"it": cost}, 1e12, {}).splitlines()[2]
+    row = cost_table({"it": cost}, {"it": 1e12}, {}).splitlines()[2]
     assert row == "| it | 1.0 | 3e+10 | chosen by the solver | known after a run | known after a run | not measured |"
 
 
 def test_measured_speeds_are_in_the_table():
     cost = Cost(n_images=7200, n_samples=3600, n_evaluations=2, forward_flops=10**9)
-    lines = cost_table({"it": cost}, 1e9, {"it": [2, 1]}).splitlines()
+    lines = cost_table({"it": cost}, {"it": 1e9}, {"it": [2, 1]}).splitlines()
     assert {line.count("|") for line in lines} == {8}
     assert lines[2].endswith(f"| {(3 * 7200 + 2 * 3600) / 3600:.2g} | 2 |")

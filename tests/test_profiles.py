@@ -201,6 +201,7 @@ def test_presets_say_as_published_what_the_published_flags_are(preset):
         assert one["n_retrain"] == 20
     meant = Retraining.of(intended)
     assert (meant.mean_rate, meant.latents, meant.next_start) == (1.0, "fresh", "ema")
+    assert [one["model_options"]["precision"] for one in (published, intended)] == ["float32", "bfloat16"]
     assert meant.old_share == pytest.approx(0.001, rel=0.03)
     assert meant.keep_optimizer
 

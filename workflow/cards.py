@@ -20,8 +20,8 @@ METRICS_SECONDS = 0.004  # a sample: 165 to 220 s of host work were measured for
 
 @dataclass(frozen=True)
 class Card:
-    """A card: its memory in GB, and its peak FLOP/s by data sheet, without sparsity: of float32 as PyTorch's
-    convolutions compute it (TF32 where the card has that) and of bfloat16, 0 where it has none."""
+    """A card: its memory in GB, and its peak FLOP/s by data sheet, without sparsity: of float32, which a run takes
+    whole (no TF32), and of bfloat16, 0 where it has none."""
 
     title: str
     memory: int
@@ -34,12 +34,12 @@ CARDS = {
     "v100": Card("Tesla V100 32 GB", 32, 15.7e12, 0),
     "rtx3090": Card("GeForce RTX 3090", 24, 35.6e12, 71e12),
     "rtx4090": Card("GeForce RTX 4090", 24, 82.6e12, 165e12),
-    "a6000": Card("RTX A6000", 48, 77.4e12, 155e12),
-    "l40s": Card("L40S", 48, 183e12, 362e12),
-    "a100-40gb": Card("A100 40 GB", 40, 156e12, 312e12),
-    "a100": Card("A100 80 GB", 80, 156e12, 312e12),
-    "h100": Card("H100 SXM", 80, 494e12, 989e12),
-    "h200": Card("H200 SXM", 141, 494e12, 989e12),
+    "a6000": Card("RTX A6000", 48, 38.7e12, 155e12),
+    "l40s": Card("L40S", 48, 91.6e12, 362e12),
+    "a100-40gb": Card("A100 40 GB", 40, 19.5e12, 312e12),
+    "a100": Card("A100 80 GB", 80, 19.5e12, 312e12),
+    "h100": Card("H100 SXM", 80, 66.9e12, 989e12),
+    "h200": Card("H200 SXM", 141, 66.9e12, 989e12),
 }
 
 

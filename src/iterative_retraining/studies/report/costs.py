@@ -75,8 +75,10 @@ def forward_flops(network: Any) -> int:
     return counter.get_total_flops()
 
 
-def cost_table(costs: Mapping[str, Cost], flops_per_second: float, throughput: Mapping[str, Sequence[float]]) -> str:
-    """A Markdown table of retrainings by name: their work, and their hours at so many operations a second.
+def cost_table(
+    costs: Mapping[str, Cost], flops_per_second: Mapping[str, float], throughput: Mapping[str, Sequence[float]]
+) -> str:
+    """A Markdown table of retrainings by name: their work, and their hours at so many operations a second, by name too.
 
     throughput: by name, measured images a second in training and samples a second.
     """
@@ -91,7 +93,7 @@ def cost_table(costs: Mapping[str, Cost], flops_per_second: float, throughput: M
             f"{cost.fit_flops:.2g}",
             cost.n_evaluations or "chosen by the solver",
             f"{cost.sample_flops:.2g}" if cost.sample_flops else "known after a run",
-            f"{cost.hours_at(flops_per_second):.2g}" if cost.sample_flops else "known after a run",
+            f"{cost.hours_at(flops_per_second[name]):.2g}" if cost.sample_flops else "known after a run",
             f"{cost.hours_measured(*throughput[name]):.2g}" if name in throughput else "not measured",
         )
         lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
