@@ -21,14 +21,15 @@ class Signs:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_metrics_are_those_of_a_cpu(device):
-    """All of the registry, on features that float32 holds: to 1e-6."""
+    """All of the registry, to 1e-6; FLD, where an optimiser stops somewhere, to 1e-3."""
     rng = np.random.default_rng(0)
     real, test, generated = (rng.normal(size=(n, 64)).astype(np.float32) for n in (700, 500, 650))
     asked = {"real": real, "test": test, "classifier": Signs()}
     found, expected = (compare(1.1 * generated, device=one, **asked) for one in (device, "cpu"))
     assert len(found) > 12
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+        rel, least = (1e-3, 1e-2) if "fld" in name else (1e-6, 1e-9)
+        assert found[name] == pytest.approx(value, rel=rel, abs=least), name
 
 
 @pytest.mark.parametrize("device", DEVICES)
