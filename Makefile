@@ -13,6 +13,10 @@ READER := .venv-read
 HTML := runs/$(notdir $(PROFILE))/book/_build/html/index.html
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# A misspelt PROFLE=cpu would be the quick profile without a word.
+UNKNOWN := $(filter-out PROFILE PYTHON,$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+$(if $(UNKNOWN),$(error unknown variable $(UNKNOWN); allowed: PROFILE, PYTHON))
+
 .PHONY: book test read pdf setup notebooks publish published-book lint lock
 
 book: $(SETUP)

@@ -15,6 +15,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -62,6 +63,10 @@ if workflow.is_main_process:  # a marker says that a run is complete; its ledger
     for run_id, run in profile.runs.items():
         if len(read_ledger(root / run_id)) <= run.parameters["n_retrain"]:
             (root / "complete" / run_id).unlink(missing_ok=True)
+    for marker in (root / "remeasured").glob("*/*"):  # it names the ledgers that were there after it
+        ledgers = marker.read_text().splitlines()
+        if not ledgers or not all(map(os.path.isfile, ledgers)):
+            marker.unlink()
 
 
 wildcard_constraints:
@@ -165,7 +170,7 @@ rule remeasure:
     input:
         root / "complete" / "{run_id}",
     output:
-        touch(root / "remeasured" / measurement / "{run_id}"),
+        root / "remeasured" / measurement / "{run_id}",
     params:
         run=lambda w: run_dir(w.run_id),
     log:
@@ -177,7 +182,8 @@ rule remeasure:
         runtime=profile.resources.get("runtime", 240),
     shell:
         "OMP_NUM_THREADS={threads} {on_gpu:q} {sys.executable:q} -m iterative_retraining.remeasure {params.run:q}"
-        " --device {device:q} {again:q} > {log:q} 2>&1 || {{ tail -n 3 {log:q} >&2; exit 1; }}"
+        " --device {device:q} {again:q} > {log:q} 2>&1 && ls {params.run:q}/ledger-*.jsonl > {output:q}"
+        " || {{ tail -n 3 {log:q} >&2; exit 1; }}"
 
 
 rule chapter:

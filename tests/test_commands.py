@@ -99,6 +99,7 @@ PLAIN, DRY = Way(), Way(added=" -n")
 SWEEP = "snakemake sweep --cores all --config profile=cpu"
 PUBLISH = "make publish PROFILE=cpu"
 THETA0 = "papermill notebooks/retrain.ipynb out.ipynb -p n_retrain 0 -p run_dir theta0"
+REMEASURED = 'snakemake remeasured --cores all --config profile=cpu remeasure="--k 10"'
 BY_HAND = "python -m iterative_retraining -p lam 0.5"
 NO_WEIGHTS = Way(says="data/weights/edm-cifar10-32x32-uncond-vp.pkl")
 AFTER_PUBLISHING = Way(after=(PUBLISH,), prints="generation 1: equal")
@@ -152,6 +153,7 @@ TYPED = {
     "python workflow/plan.py cpu": Way(after=(SWEEP,)),
     "python -m iterative_retraining.status runs/cpu/*": Way(after=(SWEEP,), prints="complete"),
     PUBLISH: Way(after=(SWEEP,)),
+    REMEASURED: Way(after=(SWEEP,)),
     "python -m iterative_retraining.reproduce results/*": AFTER_PUBLISHING,
     "python -m iterative_retraining.reproduce results/* --generations 1": AFTER_PUBLISHING,
     "python -m iterative_retraining.reproduce results/* --generations K": Way(
@@ -190,7 +192,6 @@ ELSEWHERE = {  # the file of tests/ that does what they say
     "python -m iterative_retraining.remeasure runs/cpu/* --k 10": "test_remeasure.py",
     "python -m iterative_retraining.remeasure somewhere --features inception-clean "
     "--features-weights inception-2015-12-05.pt": "test_remeasure.py",
-    'snakemake remeasured --cores all --config profile=cpu remeasure="--k 10"': "test_remeasure.py",
 }
 
 
@@ -327,6 +328,15 @@ def test_runs_on_gpus_each_have_one(clone):
     logs = [log.read_text() for log in (clone.path / "runs" / "cpu" / "logs").glob("*.txt")]
     assert len(logs) == 2
     assert all(re.search(r" on GPU [0-3]$", log) for log in logs)
+
+
+def test_a_measurement_whose_ledger_is_gone_is_made_again(clone):
+    clone.type(REMEASURED, TYPED[REMEASURED])
+    assert "Nothing to be done" in clone.shell(f"{REMEASURED} -n").stderr
+    ledgers = sorted((clone.path / "runs" / "cpu").glob("*/ledger-*k10.jsonl"))
+    assert [len(untimed(ledger)) for ledger in ledgers] == [3]
+    ledgers[0].unlink()
+    assert re.search(r"remeasure +1\b", clone.shell(f"{REMEASURED} -n").stdout)
 
 
 def test_another_arm_runs_alone_and_finished_runs_are_untouched(clone):

@@ -293,6 +293,19 @@ def test_another_machine_is_said_in_one_line(done):
     assert "note" not in opening_lines(run, 4)
 
 
+def test_settings_that_round_otherwise_are_said_too(done):
+    """How many processes, how much of a batch at once; earlier code did not record them, and nothing is said of it."""
+
+    def otherwise(manifest: dict) -> None:
+        manifest["attempts"][0] |= {"world_size": 4, "micro_batch": 8}
+
+    edit_json(done / "manifest.json", otherwise)
+    run = open_experiment(run_dir=done, **{**GAUSSIAN, "n_retrain": 4}).run
+    edit_json(done / "manifest.json", lambda manifest: manifest["attempts"][-1].update(micro_batch=32, tf32=False))
+    (note,) = [line for line in opening_lines(run, 4).splitlines() if line.startswith("note: ")]
+    assert note.endswith("another number of processes 4 then, 1 now, another micro_batch 8 then, 32 now")
+
+
 def test_numbers_that_are_not_finite_are_not_kept(done):
     run = Run(done, RunConfig(model="gaussian"))
     with pytest.raises(RunError, match="generation 4: fid is nan"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -154,45 +155,62 @@ def complete_lines(ledger: Path) -> bytes:
     return text[: text.rfind(b"\n") + 1]
 
 
-def kill_process(run: Path, environment: dict[str, str]) -> None:
-    """kill -9 to the process that holds the lock of a run directory."""
-    lock = str((run / ".lock").resolve())
+def jobs_of(run: Path, environment: dict[str, str], state: str) -> list[str]:
+    """The jobs of a run that are in a state: the plugin writes the run's name into a job's comment."""
+    listing = ["squeue", "--noheader", f"--states={state}", "--format=%i %k"]
+    jobs = subprocess.run(listing, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line.split()[0] for line in jobs if line.endswith(f"_{run.name}")]
+
+
+def cancel_job(run: Path, environment: dict[str, str], state: str = "running") -> str:
+    """scancel to the job that computes a run, or is to; its number."""
+    (job,) = jobs_of(run, environment, state)
+    subprocess.run(["scancel", job], env=environment, check=True)
+    return job
+
+
+def kill_process(run: Path, environment: dict[str, str]) -> str:
+    """kill -9 to the process that holds the lock of a run directory; the number of its job."""
+    lock, (job,) = str((run / ".lock").resolve()), jobs_of(run, environment, "running")
     for process in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # processes and their open files come and go
             for file in Path("/proc", process, "fd").iterdir():
                 if os.path.realpath(file) == lock:
                     os.kill(int(process), signal.SIGKILL)
-                    return
+                    return job
     raise AssertionError(f"nobody holds {lock}")
 
 
-def cancel_job(run: Path, environment: dict[str, str]) -> None:
-    """scancel to the job that computes a run: the plugin writes the run's name into the job's comment."""
-    listing = ["squeue", "--noheader", "--states=running", "--format=%i %k"]
-    jobs = subprocess.run(listing, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-    (job,) = [line.split()[0] for line in jobs if line.endswith(f"_{run.name}")]
-    subprocess.run(["scancel", job], env=environment, check=True)
-
-
 def test_a_cancelled_job_and_a_killed_run_go_on_to_the_same_ledgers(undisturbed, cluster, tmp_path):
+    """One of the jobs is cancelled before it has begun, too: another job holds the node until then."""
     folder = copy_of_project(tmp_path / "project", PROFILE)
     references, arms = run_dirs(undisturbed[0]), run_dirs(folder)
     arm_names = shutil.ignore_patterns(*(run.name for run in arms))
     shutil.copytree(undisturbed[0] / "runs", folder / "runs", ignore=arm_names)  # theta_0 is there
     disturb, before = dict(zip(arms, (cancel_job, kill_process), strict=True)), {}
+    numbers = {}
 
     def all_disturbed() -> bool:
         assert process.poll() is None, (folder / "sweep.txt").read_text()[-5000:]
         for run in disturb.keys() - before.keys():
             if complete_lines(run / "ledger.jsonl"):
-                disturb[run](run, cluster)
+                numbers[disturb[run]] = disturb[run](run, cluster)
                 before[run] = complete_lines(run / "ledger.jsonl")
         return before.keys() == disturb.keys()
 
+    blocker = ["sbatch", "--parsable", "--exclusive", "--output=/dev/null", "--wrap=sleep 3600"]
+    number = subprocess.run(blocker, env=cluster, capture_output=True, text=True, check=True).stdout.strip()
     with sweep(folder, cluster) as process:
+        until(lambda: all(jobs_of(run, cluster, "pending") for run in arms), f"two waiting jobs of {folder}")
+        waiting = cancel_job(arms[1], cluster, "pending")
+        subprocess.run(["scancel", number], env=cluster, check=True)
         until(all_disturbed, f"a first generation of each arm of {folder}")
         said = ended(process, folder)
-    assert said.count("Trying to restart job") == 2
+    failed = dict(re.findall(r"SLURM-job '(\d+)' failed, SLURM status is: '(\w+)'", said))
+    assert failed[waiting] == failed[numbers[cancel_job]] == "CANCELLED"
+    assert failed[numbers[kill_process]] == "FAILED"
+    # On a busy machine more may fail, as a submission does that is not answered in time; each is one more restart.
+    assert said.count("Trying to restart job") >= 3
     for run, reference in zip(arms, references, strict=True):
         assert 0 < before[run].count(b"\n") <= N_RETRAIN
         assert (run / "ledger.jsonl").read_bytes().startswith(before[run])  # it went on, and did not begin again

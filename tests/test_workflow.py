@@ -45,11 +45,16 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return run_module("snakemake", *arguments, "--cores", "2", cwd=folder, env=ENVIRONMENT)
 
 
-@pytest.mark.parametrize("script", ["execute.py", "check_book.py", "plan.py", "on_gpu.py", "times.py"])
+def programs(folder: Path) -> list[Path]:
+    """The files of a folder that can be started; those of the package by ``python -m``."""
+    return [path for path in sorted(folder.rglob("*.py")) if '\nif __name__ == "__main__":' in path.read_text()]
+
+
+@pytest.mark.parametrize("script", programs(ROOT / "workflow"), ids=lambda path: path.name)
 def test_every_script_helps(capsys, script):
-    assert exit_of(ROOT / "workflow" / script, "--help") == 0
+    assert exit_of(script, "--help") == 0
     assert capsys.readouterr().out.startswith("usage: ")
-    assert exit_of(ROOT / "workflow" / script) == 2
+    assert exit_of(script) == 2
     assert capsys.readouterr().err.startswith("usage: ")
 
 
@@ -68,17 +73,23 @@ def test_a_folder_without_locks_is_no_place_for_those_of_gpus(tmp_path, monkeypa
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", programs(ROOT / "benchmarks"), ids=lambda path: path.stem)
 def test_every_benchmark_helps(capsys, script):
-    if "__main__" in script.read_text():
-        assert exit_of(script, "--help") == 0
-        assert capsys.readouterr().out.startswith("usage: ")
+    assert exit_of(script, "--help") == 0
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
-@pytest.mark.parametrize("script", ["__main__.py", "status.py", "reproduce.py"])
+@pytest.mark.parametrize("script", programs(PACKAGE), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_every_module_helps(capsys, script):
-    assert exit_of(PACKAGE / script, "--help") == 0
+    assert exit_of(script, "--help") == 0
     assert capsys.readouterr().out.startswith("usage: python -m iterative_retraining")
+
+
+@pytest.mark.parametrize("text", ["{", "3", "{}", '{"run_dir": 3}'])
+def test_what_is_no_run_is_refused_before_it_is_killed(capsys, text):
+    error = exit_of(PACKAGE / "rehearsal.py", text)
+    assert error.startswith(f"error: {text!r} is not allowed: it ")
+    assert "\n" not in error
 
 
 def test_a_profile_of_another_ending_names_those_that_are_there(monkeypatch):
@@ -86,6 +97,13 @@ def test_a_profile_of_another_ending_names_those_that_are_there(monkeypatch):
     error = exit_of(ROOT / "workflow" / "plan.py", "profiles/cpu.yaml")
     assert error.startswith("error: there is no profile 'cpu'; in profiles there are: cpu, ")
     assert error.endswith("did you mean 'cpu'?")
+
+
+def test_a_misspelt_variable_of_make_is_refused():
+    done = subprocess.run(["make", "-n", "book", "PROFLE=cpu"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown variable PROFLE; allowed: PROFILE, PYTHON" in done.stderr
+    assert subprocess.run(["make", "-n", "-j2", "book", "PROFILE=cpu"], cwd=ROOT, capture_output=True).returncode == 0
 
 
 def test_a_failed_chapter_leaves_the_good_page(tmp_path, monkeypatch):

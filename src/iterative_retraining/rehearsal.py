@@ -10,6 +10,7 @@ goes on from its checkpoint. At the end `report` says what a step takes, what th
 A rehearsal has "rehearsal" in its id and is never published.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from typing import Any
 
 from iterative_retraining.config import RunConfig, check_device
 from iterative_retraining.datasets import DATASETS
-from iterative_retraining.errors import ConfigError, RunError, UserError
+from iterative_retraining.errors import ConfigError, RunError, UserError, shown
 from iterative_retraining.metrics.features import AUTO, build_features
 from iterative_retraining.models.gain import evaluations
 from iterative_retraining.models.pretrained.stand_ins import write_stand_in
@@ -251,13 +252,26 @@ def rehearse(parameters: Mapping[str, Any]) -> Rehearsal:
     return found
 
 
-def main(arguments: Sequence[str]) -> None:
-    """``python -m iterative_retraining.rehearsal JSON``: `kill_in_a_fit` of the parameters in it, for the Snakefile."""
-    kill_in_a_fit(json.loads(arguments[0]))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: `kill_in_a_fit` of the parameters that it gives, for the Snakefile. Raises UserError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m iterative_retraining.rehearsal",
+        description="Starts a run and kills it within its first fit, as the Snakefile does in a rehearsal. A rehearsal "
+        "of one run: python -m iterative_retraining --rehearsal",
+    )
+    parser.add_argument("parameters", metavar="JSON", help="parameters of the run, run_dir among them, as JSON")
+    text = parser.parse_args(arguments).parameters
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{shown(text)} is not allowed: it is no JSON ({error})") from error
+    if not isinstance(values, dict) or not isinstance(values.get("run_dir"), str):
+        raise ConfigError(f"{shown(text)} is not allowed: it maps parameters of a run to values, run_dir among them")
+    kill_in_a_fit(values)
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -16,6 +16,10 @@ from iterative_retraining.runs.directory import Run
 from iterative_retraining.runs.provenance import finish_attempt
 from iterative_retraining.runs.reading import read_manifest
 
+# Of an attempt, what decides rounding beside versions and hardware, and how a note calls it.
+SETTINGS = {"world_size": "number of processes"}
+SETTINGS |= {name: name for name in ("micro_batch", "features_resizing", "tf32")}
+
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM), as by a cluster that needs the machine."""
@@ -97,7 +101,8 @@ def resume_note(path: Path) -> str:
     if len(attempts) < 2:
         return ""
     before, now = map(_rounding, attempts[-2:])
-    differing = [f"{key} {before.get(key)} then, {now.get(key)} now" for key in now if before.get(key) != now.get(key)]
+    known = [key for key in now if key in before or key not in SETTINGS.values()]  # earlier code recorded fewer
+    differing = [f"{key} {before.get(key)} then, {now[key]} now" for key in known if before.get(key) != now[key]]
     if not differing:
         return ""
     return f"not the same bits as an undisturbed run: it goes on under another {', another '.join(differing)}"
@@ -114,6 +119,7 @@ def _rounding(attempt: Mapping[str, Any]) -> dict[str, Any]:
     versions = {name: attempt["packages"].get(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
     machine = {"device": "device", "name": "processor", "threads": "number of threads"}
     found = versions | {word: attempt["hardware"].get(key) for key, word in machine.items()}
+    found |= {word: attempt[key] for key, word in SETTINGS.items() if key in attempt}
     return found | {"instruction set": attempt["hardware"].get("cpu_capability")}
 
 
