@@ -180,15 +180,18 @@ def test_a_model_with_every_scheme_is_one_run_at_every_door(small, doors, model,
 
 @pytest.mark.parametrize("door", ["notebook", "command line", "profile"])
 @pytest.mark.parametrize(
-    ("dataset", "message"),
+    ("given", "message"),
     [
-        ("cifar10", "features = 'inception-legacy_pytorch' needs its published weights .*set features_weights to"),
-        ("ffhq64", "features = 'inception-legacy_pytorch' needs its published weights .*set features_weights to"),
+        ({"dataset": "cifar10"}, "cifar10 is looked for in data_dir, which is empty; set data_dir to the folder"),
+        ({"dataset": "ffhq64"}, "ffhq64 is looked for in data_dir, which is empty; set data_dir to a zip of the PNGs"),
+        ({"features": "inception-clean", "features_weights": "nowhere.pt"}, "weights nowhere.pt are missing: download"),
     ],
 )
-def test_what_lacks_its_files_is_refused_alike_at_every_door(tmp_path, monkeypatch, doors, door, dataset, message):
+def test_what_lacks_its_files_is_refused_alike_at_every_door(tmp_path, monkeypatch, doors, door, given, message):
+    if "features" not in given:
+        monkeypatch.setattr(experiment, "build_features", lambda name, dataset, **settings: SmallSpace())
     monkeypatch.chdir(tmp_path)
-    parameters = {**SMALL, "dataset": dataset, "scheme": "mix", "lam": 0.5, "run_dir": str(tmp_path / "run")}
+    parameters = {**SMALL, **given, "scheme": "mix", "lam": 0.5, "run_dir": str(tmp_path / "run")}
     with pytest.raises(ConfigError, match=message):
         doors[door](parameters, open_experiment)
     assert not (tmp_path / "run").exists()
