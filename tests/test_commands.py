@@ -332,7 +332,7 @@ def test_runs_on_gpus_each_have_one(clone):
 
 def test_a_measurement_whose_ledger_is_gone_is_made_again(clone):
     clone.type(REMEASURED, TYPED[REMEASURED])
-    assert "Nothing to be done" in clone.shell(f"{REMEASURED} -n").stderr
+    assert "Nothing to be done" in clone.shell(f"{REMEASURED} -n").stdout
     ledgers = sorted((clone.path / "runs" / "cpu").glob("*/ledger-*k10.jsonl"))
     assert [len(untimed(ledger)) for ledger in ledgers] == [3]
     ledgers[0].unlink()

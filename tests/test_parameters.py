@@ -74,6 +74,15 @@ def test_text_stays_text_where_the_default_is_text():
     assert (namespace["run_dir"], namespace["features"], namespace["model_options"]) == ("010", "auto", {"a": 1})
 
 
+def test_a_number_where_a_folder_belongs_is_refused_with_the_form_that_works():
+    namespace = {"In": ['run_dir = ""', "# Parameters\nrun_dir = 2024\n"], "run_dir": 2024}
+    with pytest.raises(ConfigError, match=r"""run_dir = 2024 .* it is text, which is written -p run_dir '"2024"'$"""):
+        check_parameters(namespace, "run_dir")
+    namespace = {"In": ['run_dir = ""', "# Parameters\nrun_dir = '\"2024\"'\n"], "run_dir": '"2024"'}
+    check_parameters(namespace, "run_dir")
+    assert namespace["run_dir"] == parameters(["-p", "run_dir", '"2024"'])["run_dir"] == "2024"
+
+
 def test_a_key_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "params.yml").write_text("lam: 1\nseed: 0\nlam: 2\n")
     with pytest.raises(ConfigError, match=r"cannot read .*params.yml: line 3: key 'lam' is there twice"):
@@ -149,7 +158,8 @@ def test_papermill_takes_json_for_a_mapping_and_reads_numbers_as_we_do_from_any_
         (["-p", "lambda", "0.5"], "error: unknown parameter 'lambda'; allowed: .*did you mean 'lam'?"),
         (["-p", "seed", "x #1"], "error: seed = 'x #1' is not allowed"),
         (["-p", "model_options", "{"], "error: the value { is not allowed"),
-        (["-p", "tensorboard_dir", "3"], "error: tensorboard_dir = 3 is not allowed: it is a path, as text"),
+        (["-p", "tensorboard_dir", "3"], "error: tensorboard_dir = 3 is not allowed: it is text, which is written"),
+        (["-p", "run_dir", "010"], "error: run_dir = 010 is not allowed: .* -p run_dir '\"010\"'"),
         (["-p", "lam", "-1"], "error: lam = -1 is not allowed"),
         (["-f", "nowhere.yml"], "error: cannot read nowhere.yml: [Errno 2] No such file"),
     ],

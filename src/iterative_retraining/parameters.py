@@ -90,12 +90,19 @@ def parse_value(text: str) -> Any:
         ) from error
 
 
+def check_text(name: str, value: object, given: object) -> None:
+    """Raises ConfigError, with the form that works, for a number where text belongs, as of a folder called 2024."""
+    if isinstance(value, int | float):
+        raise ConfigError(f"{name} = {given} is not allowed: it is text, which is written -p {name} '\"{given}\"'")
+
+
 def check_parameters(namespace: dict[str, Any], names: str) -> None:
     """Call it right after the parameters cell: ``check_parameters(globals(), "lam seed ...")``, names in one string.
 
     Where papermill handed over text for a parameter whose default is none (``-p model_options '{"channels": 8}'``), its
     value becomes what `parse_value` reads; where it read a file itself, see `same_meaning`. Raises ConfigError if
-    papermill injected a name that is not among ``names``, or a value that YAML 1.2 reads otherwise.
+    papermill injected a name that is not among ``names``, a number where the default is no text at all, or a value that
+    YAML 1.2 reads otherwise.
     """
     defaults: dict[str, Any] = {}
     for source in namespace.get("In", []):
@@ -106,6 +113,8 @@ def check_parameters(namespace: dict[str, Any], names: str) -> None:
         refuse_unknown("parameter of this notebook", injected, names.split())
         given = _given_in_yaml()
         for name in injected:
+            if defaults.get(name) == "":
+                check_text(name, namespace.get(name), namespace.get(name))
             if name in given:
                 namespace[name] = same_meaning(name, namespace.get(name), given[name])
             elif isinstance(namespace.get(name), str):
