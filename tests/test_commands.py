@@ -41,9 +41,14 @@ TINY = {
 }
 CPU = {key: TINY[key] for key in ("description", "seeds", "run")} | {"arms": TINY["arms"][:1]}
 BUDGETS = [("= 180_000", "= 640"), ("= 36_000", "= 320")]
+LOOPS = [("n_loops, last = 200, 50", "n_loops, last = 20, 50")]
 SHORT = {  # by file of the clone: what is replaced, and by what
     "src/iterative_retraining/config.py": [*BUDGETS, ("n_real: int = 0", "n_real: int = 100")],
+    "src/iterative_retraining/metrics/model_loss.py": [("N_EVALUATIONS = 6_000", "N_EVALUATIONS = 1")],
     "src/iterative_retraining/__main__.py": [('{"n_retrain": 5}', '{"n_retrain": 1}')],
+    "book/api.md": [("%% package reference\n", "")],  # it is in the book of test_book.py
+    "notebooks/01_gaussian_warmup.ipynb": LOOPS,
+    "notebooks/01_gaussian_warmup.py": LOOPS,
     "notebooks/retrain.ipynb": [*BUDGETS, ("n_real = 0", "n_real = 100"), ("n_retrain = 5", "n_retrain = 1")],
     "notebooks/retrain.py": [*BUDGETS, ("n_real = 0", "n_real = 100"), ("n_retrain = 5", "n_retrain = 1")],
 }
@@ -96,6 +101,7 @@ class Way:
 
 
 PLAIN, DRY = Way(), Way(added=" -n")
+GAUSSIAN = Way(added=" -p model gaussian")  # starts sooner than the network that others train
 SWEEP = "snakemake sweep --cores all --config profile=cpu"
 PUBLISH = "make publish PROFILE=cpu"
 THETA0 = "papermill notebooks/retrain.ipynb out.ipynb -p n_retrain 0 -p run_dir theta0"
@@ -130,19 +136,21 @@ TYPED = {
     "pip install 'snakemake-executor-plugin-slurm>=2.0'": Way(
         prints="pip install snakemake-executor-plugin-slurm>=2.0"
     ),
-    "papermill notebooks/retrain.ipynb out.ipynb -p lam 0.5 -p seed 3 -p run_dir somewhere": PLAIN,
-    "papermill notebooks/retrain.ipynb out.ipynb -p scheme mix -p lam 0.5 -p seed 3 -p run_dir my-run": PLAIN,
-    "papermill notebooks/retrain.ipynb out.ipynb -p scheme fully_synthetic -p seed 3 -p run_dir my-other-run": PLAIN,
-    THETA0: PLAIN,
+    "papermill notebooks/retrain.ipynb out.ipynb -p lam 0.5 -p seed 3 -p run_dir somewhere": GAUSSIAN,
+    "papermill notebooks/retrain.ipynb out.ipynb -p scheme mix -p lam 0.5 -p seed 3 -p run_dir my-run": GAUSSIAN,
+    "papermill notebooks/retrain.ipynb out.ipynb -p scheme fully_synthetic -p seed 3 -p run_dir my-other-run": GAUSSIAN,
+    THETA0: GAUSSIAN,
     "papermill notebooks/retrain.ipynb out.ipynb -p init theta0 -p lam 1.0 -p run_dir with-theta0": Way(
-        after=(THETA0,)
+        added=GAUSSIAN.added, after=(THETA0,)
     ),
     "papermill notebooks/retrain.ipynb out.ipynb -p features inception-legacy_pytorch "
     "-p features_weights /path/to/pt_inception-2015-12-05-6726825d.pth": Way(
         says="/path/to/pt_inception-2015-12-05-6726825d.pth"
     ),
     "for lam in 0.1 0.5 1.0; do papermill notebooks/retrain.ipynb out-$lam.ipynb -f params.yml "
-    "-p lam $lam -p init theta0 -p run_dir runs/lam-$lam; done": Way(after=(THETA0,)),
+    "-p lam $lam -p init theta0 -p run_dir runs/lam-$lam; done": Way(
+        after=(THETA0,), instead={"init theta0": "init theta0 -p model gaussian"}
+    ),
     BY_HAND: PLAIN,
     "python -m iterative_retraining.status runs/manual/*": Way(after=(BY_HAND,), prints="complete"),
     "snakemake -n sweep --config profile=cpu": PLAIN,

@@ -130,7 +130,7 @@ def test_papermill_takes_json_for_a_mapping_and_reads_numbers_as_we_do_from_any_
     """With the spline flow: tests/test_commands.py runs the notebook with its default."""
     small = "{n_real: 40, n_images_initial: 64, n_images_per_retraining: 64, n_retrain: 1, checkpoint_images: 1e3}"
     (tmp_path / "params.yml").write_text(small)
-    options = json.dumps({"width": 32, "learning_rate": 1e-3})
+    options = json.dumps({"n_transforms": 1, "width": 32, "learning_rate": 1e-3})
     arguments = (
         "-f",
         "params.yml",

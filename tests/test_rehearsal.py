@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import run_module
 
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import ConfigError, RunError
@@ -47,10 +47,8 @@ def caches(tmp_path_factory) -> dict[str, str]:
 def test_a_rehearsal_walks_all_of_a_run_whose_files_are_missing(tmp_path, caches):
     """Random weights in the published layout, photographs, Inception's shape; killed, resumed, measured, refused."""
     (tmp_path / "params.yml").write_text(json.dumps(PRESET))
-    done = subprocess.run(
-        [sys.executable, "-m", "iterative_retraining", "-f", "params.yml", "--rehearsal"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, **caches},
-    )  # fmt: skip
+    words = ("iterative_retraining", "-f", "params.yml", "--rehearsal")
+    done = run_module(*words, cwd=tmp_path, env={**os.environ, **caches})
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = (tmp_path / "runs" / "rehearsal").glob("rehearsal-photos32-edm-mix-lam0.5-seed0-*")
     rows, attempts = read_ledger(run), read_manifest(run)["attempts"]
@@ -76,12 +74,9 @@ def test_a_sweep_is_rehearsed_by_the_graph(tmp_path, caches):
         "run": {k: v for k, v in PRESET.items() if k != "device"},
     }
     folder = copy_of_project(tmp_path / "project", profile)
-    command = [sys.executable, "-m", "snakemake", "sweep", "--cores", "1", "--config", "profile=tiny", "rehearsal=true"]
+    words = ("snakemake", "sweep", "--cores", "1", "--config", "profile=tiny", "rehearsal=true", "device=cpu")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [*command, "device=cpu"],
-        cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **caches, "PATH": path},
-    )  # fmt: skip
+    done = run_module(*words, cwd=folder, env={**os.environ, **caches, "PATH": path})
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = (folder / "runs" / "rehearsal-tiny").glob("rehearsal-photos32-*")
     assert len(read_ledger(run)) == 3

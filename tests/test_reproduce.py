@@ -47,7 +47,7 @@ def copies(published: list[Path], results: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def a_gaussian(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("gaussian")
-    return publish([finish(folder / "run", model="gaussian", n_retrain=2)], folder / "results")
+    return publish([finish(folder / "run", model="gaussian", n_real=300, n_retrain=2)], folder / "results")
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_comparing_leaves_out_wall_times_and_what_is_new():
 
 def test_theta_0_is_trained_once_for_all_its_arms(tmp_path, monkeypatch):
     both = [{"scheme": "mix", "lam": lam, "n_retrain": 1} for lam in (0.5, 1.0)]
-    arms = published_arms(tmp_path, {"model": "gaussian"}, *both)
+    arms = published_arms(tmp_path, {"model": "gaussian", "n_real": 300}, *both)
     fits, fit = [], Gaussian.fit
 
     def counted(self, data, *, seed, progress=None):
