@@ -100,7 +100,7 @@ def test_the_sentence_of_the_front_page_is_made_from_the_ledgers(runs):
     told = front_sentence(shown, floor)
     assert told.startswith("Over 2 retrainings and 2 seeds the precision")
     assert "**fully synthetic** from 0.00 to 0.50" in told
-    assert told.endswith("n = 1500, have 0.50.")
+    assert told.endswith("n = 300, have 0.50.")
 
 
 def test_published_previews_of_the_front_page_are_of_its_arms():
