@@ -5,6 +5,7 @@ import collections
 import os
 import pickle
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -211,6 +212,30 @@ def test_other_files_are_refused_with_the_reason(written, tmp_path):
         load_edm_pickle(written(change=drop)[1])
     with pytest.raises(PretrainedError, match="its weights are not those of its configuration"):
         load_edm_pickle(written(keywords=KEYWORDS | {"model_channels": 8})[1])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"num_blocks": 10**9}, "1000000000"),
+        ({"model_channels": 10**12}, "1000000000000"),
+        ({"channel_mult": [10**9]}, "1000000000"),
+        ({"channel_mult": [1] * 10_000}, "cannot be halved 9999 times"),
+    ],
+)
+def test_a_file_that_claims_a_network_without_end_is_refused_in_an_instant(written, keywords, message):
+    path, start = written(keywords=KEYWORDS | keywords)[1], time.process_time()
+    with pytest.raises((PretrainedError, ValueError), match=message):  # either is one sentence at a door
+        load_edm_pickle(path)
+    assert time.process_time() - start < 1
+
+
+def test_weights_of_a_pickle_that_are_not_finite_are_refused(written):
+    def spoil(tensors):
+        tensors["model.map_layer1.bias"][0] = float("inf")
+
+    with pytest.raises(PretrainedError, match="not all finite"):
+        load_edm_pickle(written(change=spoil)[1])
 
 
 def test_a_training_state_of_that_code_is_told_from_a_snapshot(stand_ins, tmp_path):
