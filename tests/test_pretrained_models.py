@@ -104,7 +104,13 @@ def written(tmp_path, stand_ins):
     """A writer of such files: its weights by their published names, and the path."""
 
     def write(
-        network=NETWORK, name="EDMPrecond", keywords=KEYWORDS, change=lambda tensors: None, key="ema", label_dim=0
+        network=NETWORK,
+        name="EDMPrecond",
+        keywords=KEYWORDS,
+        change=lambda tensors: None,
+        key="ema",
+        label_dim=0,
+        **more,
     ):
         rng = torch.Generator().manual_seed(0)
         ours = network.build().state_dict()
@@ -112,7 +118,7 @@ def written(tmp_path, stand_ins):
         change(tensors)
         net = module("SongUNet", {}, tree({name.removeprefix("model."): t for name, t in tensors.items()}))
         state = {"img_resolution": network.resolution, "img_channels": network.colours, "label_dim": label_dim}
-        state |= {"sigma_data": 0.5, "_init_args": (), "_init_kwargs": keywords}
+        state |= {"sigma_data": 0.5, "_init_args": (), "_init_kwargs": keywords} | more
         path = tmp_path / "network.pkl"
         content = {
             key: module(name, {}, {"model": net}, **state),
@@ -225,9 +231,17 @@ def test_other_files_are_refused_with_the_reason(written, tmp_path):
 )
 def test_a_file_that_claims_a_network_without_end_is_refused_in_an_instant(written, keywords, message):
     path, start = written(keywords=KEYWORDS | keywords)[1], time.process_time()
-    with pytest.raises((PretrainedError, ValueError), match=message):  # either is one sentence at a door
+    with pytest.raises(PretrainedError, match=rf"network\.pkl: .*{message}"):
         load_edm_pickle(path)
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("value", [None, "x", [1], {}, -1, 10**400])
+@pytest.mark.parametrize("name", ["img_resolution", "img_channels", "sigma_data", "_init_kwargs"])
+def test_wrong_inner_types_are_refused_with_the_name_of_the_file(written, name, value):
+    path = written(**{name: value})[1]
+    with pytest.raises(PretrainedError, match=r"network\.pkl: "):
+        load_edm_pickle(path)
 
 
 def test_weights_of_a_pickle_that_are_not_finite_are_refused(written):

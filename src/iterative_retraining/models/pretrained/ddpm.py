@@ -10,7 +10,7 @@ from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.networks.foreign import DiffusersUNetConfig, require
 from iterative_retraining.models.pretrained.own import read_safetensors
-from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, plain_names, read_torch
+from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, naming, plain_names, read_torch
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # What older versions of diffusers called the layers of attention.
@@ -42,11 +42,9 @@ def load_ddpm(path: str | Path) -> PretrainedDDPM:
     if file is None:
         raise PretrainedError(f"{path} holds no weights of a diffusers model: neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
     tensors = _tensors(file)
-    try:
+    with naming(path):
         network = _network(_json(file.parent / "config.json"))
         return PretrainedDDPM(network, _process(file.parent), named_arrays(tensors, network, "inner."))
-    except (PretrainedError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise PretrainedError(f"{path}: {error}") from error
 
 
 def _tensors(file: Path) -> Any:

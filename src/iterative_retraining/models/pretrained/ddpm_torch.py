@@ -11,7 +11,7 @@ from iterative_retraining.errors import PretrainedError
 from iterative_retraining.models.ddpm import DDPM
 from iterative_retraining.models.networks.foreign import DiffusersUNetConfig, attended_levels, require
 from iterative_retraining.models.pretrained.ddpm import PretrainedDDPM
-from iterative_retraining.models.pretrained.record import adam_moments, named_arrays, plain_names
+from iterative_retraining.models.pretrained.record import adam_moments, named_arrays, naming, plain_names
 
 FIRST = "in_conv.weight"  # a name that this network has and no other that is read here
 
@@ -35,10 +35,8 @@ def load_ddpm_torch(
     network = network or DiffusersUNetConfig()
     ema = content.get("ema")
     weights = ema.get("shadow") if isinstance(ema, Mapping) else content.get("model", content)
-    try:
+    with naming(f"{path}, a checkpoint of ddpm-torch"):
         return PretrainedDDPM(network, DDPM(), _arrays(weights, network), _training(content, network))
-    except PretrainedError as error:
-        raise PretrainedError(f"{path}, a checkpoint of ddpm-torch: {error}") from error
 
 
 def _arrays(tensors: Any, network: DiffusersUNetConfig) -> dict[str, np.ndarray]:

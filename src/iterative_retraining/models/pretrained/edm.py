@@ -16,7 +16,7 @@ from iterative_retraining.errors import PretrainedError
 from iterative_retraining.file_kinds import seems_to_be
 from iterative_retraining.models.edm import EDM
 from iterative_retraining.models.networks.ddpmpp import UNetConfig
-from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, where_from
+from iterative_retraining.models.pretrained.record import Pretrained, named_arrays, naming, where_from
 
 
 class PretrainedEDM(Pretrained):
@@ -109,10 +109,8 @@ def load_edm_pickle(path: str | Path, key: str = "ema") -> PretrainedEDM:
     if not isinstance(content, dict) or not isinstance(content.get(key), _Plain):
         held = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
         raise PretrainedError(f"{path} holds no network under the key {key!r}, but: {held}")
-    try:
+    with naming(path):
         return _edm(content[key])
-    except PretrainedError as error:
-        raise PretrainedError(f"{path}: {error}") from error
 
 
 def _edm(top: _Plain) -> PretrainedEDM:

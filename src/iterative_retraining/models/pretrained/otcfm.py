@@ -14,6 +14,7 @@ from iterative_retraining.models.pretrained.record import (
     Pretrained,
     adam_moments,
     named_arrays,
+    naming,
     plain_names,
     read_torch,
 )
@@ -47,10 +48,8 @@ def otcfm_network(
     if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
         held = ", ".join(map(repr, content)) if isinstance(content, Mapping) else type(content).__name__
         raise PretrainedError(f"{path} holds no network under the key {key!r}, but: {held}")
-    try:
+    with naming(path):
         state, training = _weights(content[key], network), _training(content, network)
-    except PretrainedError as error:
-        raise PretrainedError(f"{path}: {error}") from error
     return PretrainedOTCFM(network, FlowMatching(time_scale=1.0, solver="dopri5"), state, training)
 
 

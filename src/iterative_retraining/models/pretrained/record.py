@@ -2,7 +2,8 @@
 
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,20 @@ WEIGHTS_URLS = {  # published files and folders of weights by name, and where th
 }
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before the names of a network
 FREE = ("resolution", "colours", "dropout")  # of a network's fields: the data decide two, and weights fit any dropout
+
+
+@contextmanager
+def naming(what: object) -> Iterator[None]:
+    """What a reader refuses, and what it stumbles over in a content of wrong inner types, is a PretrainedError that
+    names ``what`` it reads."""
+    try:
+        yield
+    except PretrainedError as error:
+        raise PretrainedError(f"{what}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise PretrainedError(
+            f"{what}: its content is not that of its kind ({type(error).__name__}: {error})"
+        ) from error
 
 
 @dataclass(frozen=True)
