@@ -33,7 +33,7 @@ read: $(READER)/.installed
 
 $(READER)/.installed: requirements.lock
 	$(PYTHON) -m venv $(READER)
-	$(READER)/bin/python -m pip install --quiet --constraint requirements.lock jupyter-book sphinx-proof django-static-mathjax
+	$(READER)/bin/python -m pip install --quiet --constraint requirements.lock jupyter-book sphinx-exercise sphinx-proof sphinxext-opengraph django-static-mathjax
 	@touch $@
 
 pdf: $(SETUP)

@@ -237,7 +237,7 @@ rule published:
         matplotlib.use("Agg")
         from iterative_retraining.studies import plots
         from iterative_retraining.runs import publishing, results
-        from iterative_retraining.studies.report import groups
+        from iterative_retraining.studies.report import front, groups
 
         publishing.publish(params.runs, "results")
         digits = results.of_dataset(results.find_results(), "digits")
@@ -245,5 +245,10 @@ rule published:
             shown = groups.main_groups(groups.read_groups(digits))
             figure = plots.family_curves(shown, results.read_floor(digits[0]), ["fid", "precision", "recall"])
             figure.savefig("results/quality.png", dpi=110)
+            model = next(iter(shown.values())).model.iloc[0]
+            strips = front.front_previews(front.front_runs(digits, model))
+            last = {label: strip[-1] for label, strip in strips.items()}
+            card = plots.social_card(last, "When models learn from their own samples")
+            card.savefig("book/_static/card.png", dpi=100)
         for chapter, given in params.chapters.items():
             execute(f"notebooks/{chapter}.ipynb", f"book/chapters/{chapter}.ipynb", given)

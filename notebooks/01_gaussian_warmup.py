@@ -53,10 +53,10 @@ Markdown(scale_note(scale))
 # One dimension, $n$ data, the unbiased variance. From the model $\mathcal N(\mu_t, \sigma_t^2)$ draw
 # $X_j = \mu_t + \sigma_t Z_j$, $j = 1..n$, and learn
 #
-# $$ \mu_{t+1} = \frac1n \sum_j X_j, \qquad \sigma_{t+1}^2 = \frac1{n-1} \sum_j (X_j - \mu_{t+1})^2 . $$
+# $$ \mu_{t+1} = \frac1n \sum_j X_j, \qquad \sigma_{t+1}^2 = \frac1{n-1} \sum_j (X_j - \mu_{t+1})^2 . $$ (gaussian-step)
 #
-# :::{prf:proposition} Gaussian collapse, Proposition 1 of {cite}`bertrand2024stability`
-# :label: prop-collapse
+# :::{prf:proposition} Gaussian collapse; the number is that of {cite}`bertrand2024stability`
+# :label: paper-proposition-1
 # For every initial mean and covariance, iteratively learning a single multivariate Gaussian solely on its own samples
 # yields model collapse: there is $\alpha < 1$ with $\mathbb E \sqrt{\Sigma_t} \preceq \alpha^t \sqrt{\Sigma_0} \to 0$.
 # :::
@@ -83,7 +83,7 @@ Markdown(scale_note(scale))
 # :::
 #
 # None of this needs samples: given $\sigma_t$, the next $\sigma_{t+1}$ is a chi-square draw, so a generation costs two
-# numbers a chain whatever $n$.
+# numbers a chain whatever $n$; the two of {eq}`gaussian-step` are independent.
 
 # %%
 t = np.arange(n_generations + 1)
@@ -138,7 +138,7 @@ glue("chains", n_chains, display=False)
 # decomposition its determinant is that of $\Sigma_t$ times independent $\chi^2_{n-1-i}$, $i = 0..d-1$, hence (derived here)
 #
 # $$ \mathbb E \log \frac{\det \Sigma_{t+1}^{1/2d}}{\det \Sigma_t^{1/2d}}
-#    = \frac1{2d} \sum_{i=0}^{d-1} \Big[ \psi\big(\tfrac{n-1-i}2\big) - \log\tfrac{n-1}2 \Big] . $$
+#    = \frac1{2d} \sum_{i=0}^{d-1} \Big[ \psi\big(\tfrac{n-1-i}2\big) - \log\tfrac{n-1}2 \Big] . $$ (log-det-drift)
 
 # %%
 dims, steps = (1, 2, 5, 10), np.arange(0, 301, 25)
@@ -147,7 +147,7 @@ log_diagonal = {d: np.log(np.diagonal(f, axis1=2, axis2=3)) for d, f in factors.
 volume = {d: np.exp(log_diagonal[d].mean(axis=(1, 2))) for d in dims}
 exact_volume = {d: np.exp(steps * log_std_drift(n, d)) for d in dims}
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dimension", "caption": "The geometric mean of $(\\det \\Sigma_t)^{1/2d}$, a standard deviation averaged over directions, under fully synthetic retraining from $\\Sigma_0 = I$. Points: simulated chains; lines: the exact decay."}, "image": {"alt": "Log-scale decay against retrainings for dimensions 1, 2, 5 and 10; the higher the dimension the steeper the line, points on lines."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dimension", "caption": "The geometric mean of $(\\det \\Sigma_t)^{1/2d}$, a standard deviation averaged over directions, under fully synthetic retraining from $\\Sigma_0 = I$. Points: simulated chains; lines: the exact decay, {eq}`log-det-drift`."}, "image": {"alt": "Log-scale decay against retrainings for dimensions 1, 2, 5 and 10; the higher the dimension the steeper the line, points on lines."}}
 figure = plots.decay_by_dimension(steps, volume, exact_volume)
 
 # %% tags=["hide-input"]
@@ -160,7 +160,7 @@ glue("dimension-chains", n_chains // 4, display=False)
 Markdown(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 # %% [markdown]
-# The table, over {glue:text}`dimension-chains` chains, shows {prf:ref}`prop-collapse` in $d$ dimensions: from $\Sigma_0 = I$
+# The table, over {glue:text}`dimension-chains` chains, shows {prf:ref}`paper-proposition-1` in $d$ dimensions: from $\Sigma_0 = I$
 # the mean of $\sqrt{\Sigma_t}$ is a multiple of the identity. In one dimension it must agree with $\alpha(n)^t$; with
 # more dimensions it falls faster.
 
@@ -185,7 +185,8 @@ figure = plots.std_bands(arms)
 rows, median = [], f"median of $\\sigma_t$ at t = {n_generations}"
 for scheme, lam, chains in arms:
     late, rng = chains[-1], np.random.default_rng(seed)
-    found = stats.bootstrap((late,), np.median, n_resamples=500, rng=rng)
+    how = {"n_resamples": 500, "method": "percentile", "rng": rng}
+    found = stats.bootstrap((late,), np.median, **how)
     row = {"arm": arm_label(scheme, lam), median: f"{np.median(late):.4f}"}
     row["95 % interval"] = "{:.4f} to {:.4f}".format(*found.confidence_interval)
     rows.append(row | {"spread over chains": f"{late.std():.4f}"})
@@ -236,6 +237,72 @@ glue("loops", n_loops, display=False)
 # *We see* exactly that, with the constant known in closed form, and two things beyond it: the typical chain collapses twice as
 # fast as the mean, and the mean of $\sigma_t^2$ never moves. With real data in the mix, nothing collapses in this model for
 # any λ that we tried, also beyond λ = 1.
+
+# %% [markdown]
+# ## Exercises
+#
+# The first takes a few minutes, its set-up apart: `papermill notebooks/01_gaussian_warmup.ipynb out.ipynb -p n 200 -p n_chains 2000`
+# makes this page again with other parameters, and so does the notebook in Jupyter. Say what you expect before you look.
+#
+# :::{exercise} Twice as many data
+# :label: ex-gaussian-n
+# After how many retrainings has the mean of $\sigma_t$ halved, for $n = 100$ and for $n = 200$? Use $\alpha(n)$ of {prf:ref}`prop-three-rates`, then run
+# the notebook with $n = 200$ and compare it with {numref}`fig-three-rates`.
+# :::
+#
+# :::{solution-start} ex-gaussian-n
+# :class: dropdown
+# :::
+# From $\alpha(n)^t = \frac12$ and $\log \alpha(n) \approx -\frac1{4n}$ it takes about $4 n \log 2$ retrainings: twice the data, twice the time.
+
+# %% tags=["solution"]
+halving = [
+    {
+        "n": k,
+        "exact": np.log(0.5) / np.log(contraction(k)),
+        "4 n log 2": 4 * k * np.log(2),
+    }
+    for k in (25, 50, 100, 200)
+]
+Markdown(pd.DataFrame(halving).to_markdown(index=False, floatfmt=("g", ".1f", ".1f")))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Very few synthetic data
+# :label: ex-gaussian-lam
+# In {numref}`fig-mix` λ goes from 0.1 to 2. What do you expect of λ = 0.02, with two synthetic data beside a hundred real ones: does $\sigma_t$ still
+# stay around the estimate from the real data? And is its spread over chains larger or smaller than that of this estimate?
+# :::
+#
+# :::{solution-start} ex-gaussian-lam
+# :class: dropdown
+# :::
+# It stays, and its spread is hardly larger: few synthetic data bring little noise ({doc}`03_finite_samples` has the exact excess).
+
+# %% tags=["solution"]
+_, few_synthetic = simulate_std(n, n_generations, few, seed=seed, lam=0.02)
+first, last_ones = few_synthetic[0], few_synthetic[-1]
+Markdown(
+    f"After {n_generations} retrainings: median {np.median(last_ones):.3f}, spread over chains {last_ones.std():.4f}; "
+    f"the estimate from the real data: median {np.median(first):.3f}, spread {first.std():.4f}."
+)
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} The other variance
+# :label: ex-gaussian-ml
+# Maximum likelihood divides by $n$ and not by $n - 1$. Which of the three rates of {prf:ref}`prop-three-rates` change, and does the mean square still stay where it is?
+# :::
+#
+# :::{exercise} Dimensions
+# :label: ex-gaussian-dimension
+# Expand {eq}`log-det-drift` for large $n$. How does the rate at which the volume collapses grow with $d$, and how many data do you need in ten dimensions to be as
+# slow as $n = 100$ in one?
+# :::
 
 # %% [markdown]
 # :::{admonition} Three things learnt

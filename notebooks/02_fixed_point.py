@@ -55,21 +55,23 @@ Markdown(scale_note(scale))
 # Let $\theta^\star$ maximise $\mathbb E_{x \sim p_{\rm data}} \log p_\theta(x)$. A retraining with infinitely many data takes $\theta$ to
 #
 # $$ \mathcal G_\lambda^\infty(\theta) = \arg\max_{\theta'}\; \mathbb E_{x \sim p_{\rm data}} \log p_{\theta'}(x)
-#    + \lambda\, \mathbb E_{\tilde x \sim p_\theta} \log p_{\theta'}(\tilde x) , $$
+#    + \lambda\, \mathbb E_{\tilde x \sim p_\theta} \log p_{\theta'}(\tilde x) , $$ (retraining-infinite)
 #
 # a maximum near $\theta$. Write
 #
 # $$ A = \mathbb E_{x \sim p_{\rm data}} \nabla^2_\theta \log p_{\theta^\star}(x), \qquad
-#    B = \mathbb E_{x \sim p_{\theta^\star}} \nabla^2_\theta \log p_{\theta^\star}(x) = -\,\text{Fisher information}. $$
+#    B = \mathbb E_{x \sim p_{\theta^\star}} \nabla^2_\theta \log p_{\theta^\star}(x) = -\,\text{Fisher information}. $$ (curvatures)
 #
 # *Assumption 1*: $x \mapsto \nabla^2_\theta \log p_\theta(x)$ is $L$-Lipschitz for $\theta$ near $\theta^\star$. *Assumption 2*: $A \preceq -\alpha I$,
 # $\alpha > 0$. How well the first model can be is measured by $\varepsilon = W_1(p_{\theta^\star}, p_{\rm data})$.
 #
 # :::{prf:lemma} The Jacobian of a retraining
 # :label: lem-jacobian
-# $\theta^\star$ is a fixed point for every λ, and there the derivative of $\mathcal G_\lambda^\infty$ is
-# $J = (I + \lambda A^{-1}B)^{-1} \lambda A^{-1} B$. If the model is well specified, $p_{\theta^\star} = p_{\rm data}$, then
-# $J = \tfrac{\lambda}{1+\lambda} I$.
+# $\theta^\star$ is a fixed point of {eq}`retraining-infinite` for every λ, and there the derivative of $\mathcal G_\lambda^\infty$ is
+#
+# $$ J = (I + \lambda A^{-1}B)^{-1} \lambda A^{-1} B . $$ (jacobian)
+#
+# If the model is well specified, $p_{\theta^\star} = p_{\rm data}$, then $J = \tfrac{\lambda}{1+\lambda} I$.
 # :::
 #
 # :::{prf:proof}
@@ -81,11 +83,13 @@ Markdown(scale_note(scale))
 # $J = (A + \lambda B)^{-1} \lambda B$, which is the formula. Well specified: $A = B$.
 # :::
 #
-# :::{prf:theorem} Theorem 1 of {cite}`bertrand2024stability`
-# :label: thm-stability
+# :::{prf:theorem} Stability; the number is that of {cite}`bertrand2024stability`
+# :label: paper-theorem-1
 # If $\lambda (1 + L\varepsilon/\alpha) < 1/2$, then
-# $\lVert J \rVert \le \rho(\lambda) = \frac{\lambda (\alpha + \varepsilon L)}{\alpha - \lambda (\alpha + \varepsilon L)} < 1$, and
-# $\lVert \theta_t - \theta^\star \rVert \le \rho(\lambda)^t \lVert \theta_0 - \theta^\star \rVert$ for $\theta_0$ near $\theta^\star$.
+#
+# $$ \lVert J \rVert \le \rho(\lambda) = \frac{\lambda (\alpha + \varepsilon L)}{\alpha - \lambda (\alpha + \varepsilon L)} < 1 , $$ (rate-of-theorem-1)
+#
+# and $\lVert \theta_t - \theta^\star \rVert \le \rho(\lambda)^t \lVert \theta_0 - \theta^\star \rVert$ for $\theta_0$ near $\theta^\star$.
 # :::
 #
 # :::{prf:proof}
@@ -103,13 +107,13 @@ Markdown(scale_note(scale))
 # :::
 #
 # :::{prf:proof}
-# $-A$ and $-B$ are symmetric and positive definite ($B$ where the Fisher information is regular). $A^{-1}B = (-A)^{-1}(-B)$ is
+# $-A$ and $-B$ of {eq}`curvatures` are symmetric and positive definite ($B$ where the Fisher information is regular). $A^{-1}B = (-A)^{-1}(-B)$ is
 # similar to $(-A)^{-1/2}(-B)(-A)^{-1/2}$, which is positive definite: its eigenvalues $m_i$ are real and positive. $J$ is a
 # function of $A^{-1}B$, so its eigenvalues are those of the function. A spectral radius below one makes the
 # iteration converge locally, at that rate in the limit; the norm of $J$, and so the first steps, depend on the coordinates.
 # :::
 #
-# So the $1/2$ is made by the bound, not by retraining. That is for infinitely many data, near $\theta^\star$, and for a maximum
+# So the $1/2$ is made by the bound {eq}`rate-of-theorem-1`, not by retraining. That is for infinitely many data, near $\theta^\star$, and for a maximum
 # that is found exactly.
 #
 # ## Well specified: a Gaussian, in two systems of coordinates
@@ -315,6 +319,67 @@ pd.DataFrame(rows).set_index("")
 # first ({prf:ref}`prop-fisher-norm`), and a small network does what its Jacobian says. What the theorem cannot see, and this chapter
 # does not show, is the error of finite samples and of training that is not carried to the maximum: the next chapter. Nor was $J$ measured
 # for a diffusion model, whose samples do not come from the density that its loss fits.
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise} Four synthetic data for each real one
+# :label: ex-fixed-lam
+# For the Student family on the two bumps, what contraction do you expect at λ = 4, where Theorem 1 has long ceased to apply? Take $\lambda/(1+\lambda)$ for a first guess,
+# and the $m_i$ for a better one; then retrain and look at the last step.
+# :::
+#
+# :::{solution-start} ex-fixed-lam
+# :class: dropdown
+# :::
+# Below one, as for every λ: the largest $m_i$ decides.
+
+# %% tags=["solution"]
+far = theory.retrain_exactly(student, start, 4.0, n_retrain, data=data) - c.theta
+steps = far.norm(dim=1).numpy()
+Markdown(
+    f"λ/(1+λ) = 0.8; by the largest eigenvalue {theory.rate_exact(c.ratios, 4.0).max():.4f}; "
+    f"observed at the last retraining {steps[-1] / steps[-2]:.4f}."
+)
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Coordinates
+# :label: ex-fixed-coordinates
+# In {numref}`fig-norm-grows` the coordinates $(\mu + 20 s, s)$ make the distance grow at first. Does it grow in $(\mu + 2 s, s)$ as well? What decides?
+# :::
+#
+# :::{solution-start} ex-fixed-coordinates
+# :class: dropdown
+# :::
+# It can grow where $\lVert J \rVert > 1$ in those coordinates; the spectral radius is the same in all of them.
+
+# %% tags=["solution"]
+norms = {}
+for k in (0.0, 2.0, 5.0, 20.0):
+    change = torch.tensor([[1.0, k], [0.0, 1.0]])
+    turned = change @ j @ torch.linalg.inv(change)
+    norms[f"(μ + {k:g} s, s)"] = torch.linalg.matrix_norm(turned, ord=2).item()
+table = pd.DataFrame({"coordinates": list(norms), "‖J‖": list(norms.values())})
+Markdown(table.to_markdown(index=False, floatfmt=".3f"))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} How long does a gap last?
+# :label: ex-fixed-time
+# A well-specified model is started away from $\theta^\star$. After how many retrainings is a hundredth of the gap left, at λ = 0.1, 1 and 10? Which of the three would a study
+# of ten retrainings call stable?
+# :::
+#
+# :::{exercise} Eigenvalues without a square root
+# :label: ex-fixed-linear
+# Show that {eq}`jacobian` has all its eigenvalues in $(0, 1)$ if $A$ and $B$ are negative definite, without {prf:ref}`prop-spectrum`: write $J v = \rho v$ as a generalised eigenvalue problem of
+# $-A$ and $-B$ and take the inner product with $v$.
+# :::
 
 # %% [markdown]
 # :::{admonition} Three things learnt

@@ -73,7 +73,7 @@ Markdown(scale_note(scale))
 #
 # $$ \tfrac{n}{\sigma^2}\, \mathbb E (\mu_t - \mu)^2 = \underbrace{1}_{\text{real data}}
 #    + \underbrace{\tfrac{f\lambda}{2(1+\lambda) - f}\, \big(1 - r^{2t}\big)}_{\text{synthetic data}}
-#    + \underbrace{r^{2t} s_0 + 2 r^t c_0}_{\text{start}} , $$
+#    + \underbrace{r^{2t} s_0 + 2 r^t c_0}_{\text{start}} , $$ (three-errors)
 #
 # with $s_0 = \tfrac{n}{\sigma^2} \mathbb E (\mu_0 - \bar x)^2$ and $c_0 = \tfrac{n}{\sigma^2} \mathbb E (\mu_0 - \bar x)(\bar x - \mu)$, both 0 if
 # $\mu_0 = \bar x$, the estimate from the real data.
@@ -87,7 +87,7 @@ Markdown(scale_note(scale))
 # $1 - r^2 = \frac{f}{1+\lambda} \big(2 - \frac{f}{1+\lambda}\big)$. The noise is independent of $\bar x$, whose variance is $\sigma^2/n$.
 # :::
 #
-# At $f = 1$ the synthetic data add $\frac{\lambda}{1+2\lambda} < \frac12$: *the variance never exceeds one and a half times that of real
+# At $f = 1$ the synthetic data of {eq}`three-errors` add $\frac{\lambda}{1+2\lambda} < \frac12$: *the variance never exceeds one and a half times that of real
 # data alone, whatever λ and however many retrainings*. Stopping early makes retraining forget its start more slowly, and
 # fluctuate *less*. For other smooth models the same holds to first order in $1/n$, with the inverse Fisher information for
 # $\sigma^2$, if they are *well specified*, that is if $p_{\theta^\star} = p_{\rm data}$ as it is here: otherwise real and synthetic data
@@ -130,7 +130,7 @@ figure = plots.variance_by_lam(grid, 1 + grid / (1 + 2 * grid), points)
 # ## Against n
 #
 # The statistical error falls as $n^{-1/2}$. The slope of the root mean square error of the standard deviation against $n$, on
-# log scales, at λ = 1 after 50 retrainings:
+# log scales, at λ = 1 after 50 retrainings, is {glue:text}`slope` (95 %).
 
 # %%
 sizes = np.array([25, 50, 100, 200, 400, 800, 1600])
@@ -141,7 +141,7 @@ chains = [
 rms = np.array([np.sqrt(((std[-1] - 1) ** 2).mean()) for std in chains])
 line = stats.linregress(np.log(sizes), np.log(rms))
 wide = stats.t.ppf(0.975, len(sizes) - 2) * line.stderr
-glue("slope", f"{line.slope:.4f} ± {wide:.4f}")
+glue("slope", f"{line.slope:.4f} ± {wide:.4f}", display=False)
 
 # %% [markdown]
 # ## Against t: no drift, ever
@@ -156,8 +156,8 @@ late = (long - long[0])[n_long // 10 :] ** 2  # around the estimate from real da
 drift = [np.polyfit(np.arange(len(late)), chain, 1)[0] for chain in late.T]
 wide = stats.t.ppf(0.975, late.shape[1] - 1) * stats.sem(drift)
 error = 1.96 * stats.sem(late.mean(axis=0))
-glue("drift", f"{np.mean(drift):.1e} ± {wide:.1e}")
-glue("level", f"{late.mean():.4f} ± {error:.4f}")
+glue("drift", f"{np.mean(drift):.1e} ± {wide:.1e}", display=False)
+glue("level", f"{late.mean():.4f} ± {error:.4f}", display=False)
 
 # %% [markdown]
 # Over {glue:text}`n-long` retrainings at λ = 0.1 the variance around the estimate from real data drifts by {glue:text}`drift` per
@@ -168,7 +168,7 @@ glue("level", f"{late.mean():.4f} ± {error:.4f}")
 #
 # Theorem 2 rests on *Assumption 3*: near $\theta^\star$, with probability $1 - \delta$ over the draw of the data,
 #
-# $$ \lVert \mathcal G_\lambda^n(\theta) - \mathcal G_\lambda^\infty(\theta) \rVert \le \varepsilon_{\rm OPT} + \tfrac{a}{\sqrt n} \sqrt{\log \tfrac{b}{\delta}} . $$
+# $$ \lVert \mathcal G_\lambda^n(\theta) - \mathcal G_\lambda^\infty(\theta) \rVert \le \varepsilon_{\rm OPT} + \tfrac{a}{\sqrt n} \sqrt{\log \tfrac{b}{\delta}} . $$ (assumption-3)
 #
 # Here it is measured, for three families that are fitted to a skewed distribution, which none of them holds: the maximum of the likelihood of
 # $n$ real and $\lfloor \lambda n \rfloor$ synthetic data is found by Newton's method for each of many draws, at $\theta^\star$ and at four points 0.2 away,
@@ -205,7 +205,7 @@ rows = [
 pd.DataFrame(rows).set_index("family").round(3)
 
 # %% [markdown]
-# *How to read it.* $a$ and $b$ are those of the line that covers all points shown, δ from 0.01 to 0.5. That $\sqrt n$ times the quantiles
+# *How to read it.* $a$ and $b$ of {eq}`assumption-3` are those of the line that covers all points shown, δ from 0.01 to 0.5. That $\sqrt n$ times the quantiles
 # does not depend on $n$ is the assumption's $1/\sqrt n$; the last column says how far it is from that (largest deviation from the mean over $n$, relative).
 # For smooth families the error is Gaussian for large $n$, so that *Assumption 3 is not a matter of luck*: it holds with $a$ close to
 # $\sqrt 2$ times the largest standard deviation of the estimate.
@@ -214,7 +214,7 @@ pd.DataFrame(rows).set_index("family").round(3)
 #
 # {cite:t}`bertrand2024stability` conclude that with probability $1 - \delta$
 #
-# $$ \lVert \theta_t^n - \theta^\star \rVert \le \Big( \varepsilon_{\rm OPT} + \tfrac{a}{\sqrt n} \sqrt{\log \tfrac{b t}{\delta}} \Big) \sum_{i \le t} \rho^i + \rho^t \lVert \theta_0 - \theta^\star \rVert . $$
+# $$ \lVert \theta_t^n - \theta^\star \rVert \le \Big( \varepsilon_{\rm OPT} + \tfrac{a}{\sqrt n} \sqrt{\log \tfrac{b t}{\delta}} \Big) \sum_{i \le t} \rho^i + \rho^t \lVert \theta_0 - \theta^\star \rVert . $$ (theorem-2)
 #
 # (The form in which the documents at hand have it; $t$ retrainings make $t$ errors, so $i < t$ would do.)
 #
@@ -278,8 +278,65 @@ glue("runs-thousandth", f"{seeds_needed(0.001):.1e}", display=False)
 #
 # *We see*, for Gaussians, which are well specified here: it is bounded for every λ, the statistical part by 1.5 times its value without synthetic data; it does
 # not drift; the slope against $n$ is {glue:text}`slope`. Assumption 3 holds for three misspecified families, with constants that do not depend
-# on $n$. Theorem 2's bound holds wherever we looked, and its slack has two sources: ρ, which Theorem 1 overstates, and the union over $t$ and the sum over $i$, which add up
+# on $n$. Theorem 2's bound {eq}`theorem-2` holds wherever we looked, and its slack has two sources: ρ, which Theorem 1 overstates, and the union over $t$ and the sum over $i$, which add up
 # errors of one sign, whereas real ones average out: the same real data are in every retraining, and the errors of the synthetic ones are independent.
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise} Stopping early
+# :label: ex-finite-stop
+# At λ = 1 and $f = 0.01$, how large do you expect the error variance to be in the end, and how long does it take to get half of the way there? Read both off {eq}`three-errors`.
+# :::
+#
+# :::{solution-start} ex-finite-stop
+# :class: dropdown
+# :::
+# The excess is $\frac{f\lambda}{2(1+\lambda) - f}$, about $f/4$, and half of it is there when $r^{2t} = \frac12$: a model that hardly moves fluctuates less, and later.
+
+# %% tags=["solution"]
+stopping = [
+    {
+        "f": f,
+        "variance in the end": 1 + stationary_excess(1.0, f),
+        "retrainings to half of the excess": np.log(0.5) / (2 * np.log(1 - f / 2)),
+    }
+    for f in (1.0, 0.5, 0.1, 0.01)
+]
+Markdown(pd.DataFrame(stopping).to_markdown(index=False, floatfmt=("g", ".4f", ".1f")))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Two large λ
+# :label: ex-finite-seeds
+# How many independent runs of each tell λ = 0.5 from λ = 1, and λ = 5 from λ = 10, by their stationary variances? Guess the order of magnitude first.
+# :::
+#
+# :::{solution-start} ex-finite-seeds
+# :class: dropdown
+# :::
+# The excess $\frac{\lambda}{1+2\lambda}$ saturates at $\frac12$, so large λ are as hard to tell apart as small ones.
+
+# %% tags=["solution"]
+pairs = [(0.1, 0.0), (0.5, 0.0), (1.0, 0.5), (5.0, 1.0), (10.0, 5.0)]
+runs = [{"λ": x, "and λ": y, "runs of each": seeds_needed(x, y)} for x, y in pairs]
+Markdown(pd.DataFrame(runs).to_markdown(index=False, floatfmt=("g", "g", ",.0f")))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} A start that is off
+# :label: ex-finite-start
+# Let $\mu_0$ be $3\sigma/\sqrt n$ from $\bar x$. After how many retrainings at λ = 1 and $f = 1$ is the term of the start in {eq}`three-errors` below that of the synthetic data?
+# :::
+#
+# :::{exercise} A safer bound
+# :label: ex-finite-delta
+# How do the terms of {eq}`theorem-2` change if δ goes from 0.05 to 0.001, and if $n$ is doubled? Which of the two does {numref}`fig-three-errors` feel more? Check with `Bound`.
+# :::
 
 # %% [markdown]
 # :::{admonition} Three things learnt

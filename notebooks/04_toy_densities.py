@@ -45,10 +45,12 @@ from iterative_retraining.studies.toy2d import told
 from iterative_retraining.studies.toy2d.budget import budget_table
 from iterative_retraining.studies.toy2d.distributions import DISTRIBUTIONS
 from iterative_retraining.studies.toy2d.ensembles import EnsembleConfig
+from iterative_retraining.studies.toy2d.fitted import recursion
 from iterative_retraining.studies.toy2d.members import PLANE_FAMILIES
 from iterative_retraining.studies.toy2d.metrics import ends_table
 from iterative_retraining.studies.toy2d.parts import Part, Scale
 from iterative_retraining.studies.toy2d.plane import read_densities
+from iterative_retraining.studies.toy2d.samplers import gain_by_std
 from iterative_retraining.studies.toy2d.study import PlaneStudy, score_errors
 
 names = (
@@ -308,3 +310,72 @@ by_start = [
 Markdown(
     ends_table(pd.concat(by_start), study.floor, ["radius", "spread", "w2", "modes"])
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise} A small gain, twenty times
+# :label: ex-plane-gain
+# One pass of the ancestral sampler in 100 steps takes away about a quarter of the spread of a mode. What is left after twenty fully synthetic retrainings without a network, if the gain
+# stayed what it is? Then compare with {numref}`fig-without-network`, whose recursion takes the gain at the spread that is left.
+# :::
+#
+# :::{solution-start} ex-plane-gain
+# :class: dropdown
+# :::
+# Less than a hundredth. But the gain falls with the spread, so its power is far too mild; the recursion, for infinitely many points, is exact.
+
+# %% tags=["solution"]
+gain_of = gain_by_std("ancestral_posterior_100")
+gain = float(gain_of(np.array([0.08]))[0])
+left = recursion(0.08, gain_of, 20)[-1] / 0.08
+Markdown(
+    f"Gain of one pass {gain:.3f}; its 21st power (θ_0 is sampled as well) {gain**21:.1e}; by the recursion {left:.1e} of the spread is left."
+)
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Few samples, an exact sampler
+# :label: ex-plane-samples
+# With an exact sampler nothing narrows on average, but the fitted means wander. How much wider is the spread around the *true* means after twenty retrainings on $n$ = 200, 1 000 and 10 000 points?
+# :::
+#
+# :::{solution-start} ex-plane-samples
+# :class: dropdown
+# :::
+# A retraining adds $s^2 / (n/8)$ to the squared distance of a fitted mean, and the fit of θ_0 as much again: $\sqrt{1 + 8 \cdot 21 / n}$.
+
+# %% tags=["solution"]
+wander = [
+    {"n": k, "recursion": recursion(0.08, gain_by_std("exact"), 20, n=k, n_modes=8)[-1]}
+    | {"by hand": 0.08 * np.sqrt(1 + 8 * 21 / k)}
+    for k in (200, 1000, 10000)
+]
+Markdown(pd.DataFrame(wander).to_markdown(index=False, floatfmt=("g", ".4f", ".4f")))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} With real data in the mix
+# :label: ex-plane-mix
+# Write the recursion of the spread at λ = 1 for a sampler of gain $g$ and infinitely many points. Where does it settle, and what gain do you need to lose a tenth of the spread?
+# :::
+#
+# :::{exercise} Another distribution
+# :label: ex-plane-target
+# Run this notebook with `target_name` "two_moons". Which of the four families do you expect to blur most, and which metric of {numref}`fig-plane-metrics` can see it below the floor?
+# :::
+#
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. A sampler's gain acts at every retraining; without a network the same loop narrows or blurs by the sampler alone.
+# 2. Real data in every retraining let each error be made anew, but not multiply without end.
+# 3. Which error is the largest decides what collapse looks like: that has to be measured, one error at a time.
+# :::
+#
+# *What this chapter does not show*: images, or networks whose budget is that of the paper. *Where to go next*: {doc}`05_images` for the same loop on digits, {doc}`05_controls` for the
+# sampler there.

@@ -35,7 +35,7 @@ from iterative_retraining.studies.report.controls import (
 )
 from iterative_retraining.studies.report.evidence import evidence_of
 from iterative_retraining.studies.report.groups import main_groups, read_groups
-from iterative_retraining.studies.theory.ages import age_weights
+from iterative_retraining.studies.theory.ages import age_weights, mix_of_a_linear_error
 
 check_parameters(globals(), "run_dirs scale")
 run_dirs = of_dataset(run_dirs or find_results(), "digits")
@@ -121,11 +121,64 @@ Markdown(collapse_table(groups))
 Markdown(verdicts_list(claims, evidence, ["definitions-agree"]))
 
 # %% [markdown]
-# ## Three things to take away
+# ## Exercises
 #
-# - A sampler's own gain acts at every retraining. Before a loop is said to collapse, or not to, its sampler has to be measured.
-# - An equal budget is a choice: it hands a larger λ fewer real images. What contamination does is what is left when that is controlled.
-# - "Collapse" is no single thing: the definitions are about different numbers, and they need not agree.
+# :::{exercise} How old are the data?
+# :label: ex-controls-age
+# By {eq}`ages`, through how many models has a datum gone on average, at generation 10, for λ = 0.1, 1 and 5? And in the fully synthetic loop?
+# :::
 #
-# *What this chapter does not show*: other data than digits, networks of another size, or the paper's own budgets. *Next*:
-# {doc}`06_paper_scale`.
+# :::{solution-start} ex-controls-age
+# :class: dropdown
+# :::
+# About λ, as long as that is small against $t$; in the fully synthetic loop $t$ itself.
+
+# %% tags=["solution"]
+mean_age = {lam: age_weights(lam, 10) @ range(11) for lam in (0.1, 0.5, 1.0, 5.0)}
+lines = [f"| {lam:g} | {age:.2f} |" for lam, age in mean_age.items()]
+Markdown("\n".join(["| λ | mean age at t = 10 |", "|---|---|", *lines]))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} One per cent
+# :label: ex-controls-gain
+# A sampler multiplies every standard deviation by 0.99. What becomes of the variance after twenty retrainings, fully synthetic, and at λ = 1?
+# :::
+#
+# :::{solution-start} ex-controls-gain
+# :class: dropdown
+# :::
+# Fully synthetic it is multiplied twenty times; in the mix the real data stop it after about λ passes.
+
+# %% tags=["solution"]
+mixed = {
+    lam: mix_of_a_linear_error(lam, 0.99**2 - 1, 20)[-1] for lam in (0.5, 1.0, 5.0)
+}
+told = [f"at λ = {lam:g}: {variance:.3f}" for lam, variance in mixed.items()]
+Markdown("; ".join([f"Fully synthetic: {0.99**40:.3f}", *told]) + ".")
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Equal real images
+# :label: ex-controls-budget
+# An arm at λ = 3 is to see as many real images in a retraining as λ = 0 does. By how much must its budget grow? Which of the two controls of exposure is that?
+# :::
+#
+# :::{exercise} Definitions that disagree
+# :label: ex-controls-collapse
+# Invent a sequence of models whose variance goes to 0 while precision rises, and one whose FID diverges while recall rises. Which rows of the table of definitions would call each of them a collapse?
+# :::
+#
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. A sampler's own gain acts at every retraining. Before a loop is said to collapse, or not to, its sampler has to be measured.
+# 2. An equal budget is a choice: it hands a larger λ fewer real images. What contamination does is what is left when that is controlled.
+# 3. "Collapse" is no single thing: the definitions are about different numbers, and they need not agree.
+# :::
+#
+# *What this chapter does not show*: other data than digits, networks of another size, or the paper's own budgets. *Where to go next*: {doc}`06_paper_scale`.

@@ -35,11 +35,13 @@ from iterative_retraining.studies.report.chapters import (
 from iterative_retraining.studies.report.claims import find_claims, verdicts_list
 from iterative_retraining.studies.report.comparisons import arm_table, paired_table
 from iterative_retraining.studies.report.evidence import evidence_of
+from iterative_retraining.studies.report.floors import band, n_of
 from iterative_retraining.studies.report.groups import (
     main_groups,
     read_groups,
     size_note,
 )
+from scipy import stats
 
 check_parameters(globals(), "run_dirs scale")
 run_dirs = of_dataset(run_dirs or find_results(), "digits")
@@ -152,6 +154,70 @@ figure = plots.sample_grid(arm_previews(first), shown)
 # failed first.
 #
 # *Why*: {doc}`05_controls` takes the possible reasons one by one.
+
+# %% [markdown]
+# ## Exercises
 #
-# What this chapter is *not*: CIFAR-10, FFHQ-64, or the published weights. {doc}`06_paper_scale` is about those, and about
-# larger images than digits.
+# :::{exercise} Fewer images, a higher floor
+# :label: ex-images-floor
+# FID has a bias. If every arm drew half as many samples, measured against as many real images, where would the floor of {numref}`fig-quality` lie? Use that the expectation goes as $1/N + 1/M$.
+# :::
+#
+# :::{solution-start} ex-images-floor
+# :class: dropdown
+# :::
+# Twice as high. A FID of one study is compared with that of another at the same number of images, or not at all.
+
+# %% tags=["solution"]
+n_real = n_of(first)
+floors = {k: band(floor, "fid", k).mean for k in (n_real, n_real // 2, n_real // 10)}
+lines = [f"| {k} | {value:.3f} |" for k, value in floors.items()]
+Markdown("\n".join(["| images | FID of real against real |", "|---|---|", *lines]))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} How many seeds?
+# :label: ex-images-seeds
+# The intervals of the tables are $t$-intervals over seeds. By how much would they shrink if three seeds became five, or ten, with the same scatter between seeds? More or less than the square root suggests?
+# :::
+#
+# :::{solution-start} ex-images-seeds
+# :class: dropdown
+# :::
+# More: with three seeds the scatter itself is hardly known, and the quantile of the $t$-distribution pays for that.
+
+# %% tags=["solution"]
+half_widths = {k: stats.t.ppf(0.975, k - 1) / np.sqrt(k) for k in (3, 5, 10)}
+lines = [
+    f"| {k} | {value:.2f} | {value / half_widths[3]:.2f} | {np.sqrt(3 / k):.2f} |"
+    for k, value in half_widths.items()
+]
+head = "| seeds | half width, in standard deviations | relative to three | square root alone |"
+Markdown("\n".join([head, "|---|---|---|---|", *lines]))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} A run of your own
+# :label: ex-images-run
+# Predict where precision and recall of λ = 2 end, from λ = 0 and λ = 1. Then run `notebooks/retrain.ipynb` with `-p lam 2` and look. (Some minutes on a CPU, with the small budget that is the default there.)
+# :::
+#
+# :::{exercise} What would convince you?
+# :label: ex-images-contract
+# Write a contract for "precision of λ = 1 stays level": which number, which interval, which margin, how many seeds? Compare it with those in {doc}`claims`.
+# :::
+#
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. On its own samples alone the model of digits leaves the real data; with the real data in the mix it does not run away.
+# 2. Not to run away is not to be as good: an arm is compared with λ = 0 of the same seed, and with the floor at its own number of images.
+# 3. Measured against the training images, a model that repeats them looks well; held-out images tell.
+# :::
+#
+# *What this chapter does not show*: CIFAR-10, FFHQ-64, or the published weights. *Where to go next*: {doc}`05_controls` for what else could explain the curves, {doc}`06_paper_scale` for
+# larger images.

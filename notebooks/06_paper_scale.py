@@ -342,6 +342,58 @@ table14 = family_tables(
 Markdown("\n\n".join(filter(None, [table14, verdicts])))
 
 # %% [markdown]
+# ## Exercises
+#
+# :::{exercise} A shorter climb
+# :label: ex-scale-ramp
+# The learning rate of EDM climbs over 10 million images. How far would a retraining of EDM on CIFAR-10 reach if it climbed over 1 million, or a tenth of that, all else as published?
+# :::
+#
+# :::{solution-start} ex-scale-ramp
+# :class: dropdown
+# :::
+# With a climb as long as the retraining the mean rate is half of the nominal one; the EMA then is what holds the network back.
+
+# %% tags=["solution"]
+climbs = {"as published": edm} | {
+    f"{r:g} million": replace(edm, lr_rampup_images=int(r * 1e6)) for r in (1, 0.1)
+}
+Markdown(implied_table(climbs))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} An EMA that forgets
+# :label: ex-scale-ema
+# Which half-life leaves a hundredth of the EMA on the old weights after a retraining of EDM on CIFAR-10? Compute it from $2^{-n/h}$, and predict what it does to the reach.
+# :::
+#
+# :::{solution-start} ex-scale-ema
+# :class: dropdown
+# :::
+# $h = n / \log_2 100$, about 0.15 of the budget. The reach no more than doubles: by the published flags it is the learning rate that limits it.
+
+# %% tags=["solution"]
+forgets = replace(edm, ema_halflife_images=int(edm.n_images / np.log2(100)))
+Markdown(implied_table({"as published": edm, "1 % on the old weights": forgets}))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} What does it cost on your card?
+# :label: ex-scale-cost
+# Take the peak of a GPU that you have from its data sheet, and a utilisation that you believe in. How many hours is an arm of 20 retrainings of EDM on CIFAR-10? Run this notebook with
+# `peak_tflops` and `utilisation`, and compare.
+# :::
+#
+# :::{exercise} Moved little, or stable?
+# :label: ex-scale-design
+# Design the smallest set of runs that tells "EDM is stable for every λ" from "EDM moved little". Which flags do you change, which arms do you need, and what result would decide?
+# :::
+
+# %% [markdown]
 # :::{admonition} Three things learnt
 # :class: tip
 #

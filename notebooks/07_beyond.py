@@ -85,7 +85,7 @@ Markdown(scale_note(scale))
 # On filtered samples alone $1/v_t = 1/v_0 + t/\omega^2$, and the mean goes to $c$: collapse, like $\omega^2/t$. With 1 part of real data to λ parts of filtered
 # samples and $c = 0$ there is one fixed point,
 #
-# $$v = \frac{\sigma^2 - \omega^2 + \sqrt{(\sigma^2 - \omega^2)^2 + 4(1+\lambda)\sigma^2\omega^2}}{2(1+\lambda)} ,$$
+# $$ v = \frac{\sigma^2 - \omega^2 + \sqrt{(\sigma^2 - \omega^2)^2 + 4(1+\lambda)\sigma^2\omega^2}}{2(1+\lambda)} , $$ (filtered-fixed-point)
 #
 # and gaps to it shrink by $\frac{\lambda}{1+\lambda}\frac{\omega^2}{v+\omega^2}$ in the mean, faster in the variance.
 # :::
@@ -96,7 +96,7 @@ Markdown(scale_note(scale))
 # :::
 #
 # So a filter does not stop the collapse of the fully synthetic loop. It is its cause even with infinitely many samples, where the loop without a filter
-# stands still. With real data in the mix the filter narrows the model, at most to $\sigma^2/(1+\lambda)$, and it contracts faster than without. An optimal discriminator is
+# stands still. With real data in the mix the filter narrows the model, {eq}`filtered-fixed-point`, at most to $\sigma^2/(1+\lambda)$, and it contracts faster than without. An optimal discriminator is
 # another matter: its odds are $p/p_\theta$, which no filter of a fixed shape is.
 
 # %% mystnb={"figure": {"name": "fig-filtered", "caption": "Variance of a Gaussian that is retrained on filtered samples, ω = σ: points are means of simulated chains with n = 500, lines exact for infinite n, dotted the fixed points of the mix."}, "image": {"alt": "On a log scale, the variance of the loop on filtered samples alone falls like one over t; those of the mixes level off at their fixed points, lower for larger lambda."}}
@@ -235,3 +235,73 @@ Markdown("\n".join(lines))
 #
 # *We see*, exactly: a filter of a fixed shape makes a Gaussian collapse even with infinite data; with real data it has one attracting fixed point
 # that is narrower; a preference has one that is wider, and none at all if it is strong and $\lambda \ge \sqrt\pi$. Whether images do as Gaussians do the tables above say as far as there are runs.
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise} A wider filter
+# :label: ex-beyond-width
+# A filter twice as wide as the real data, ω = 2σ, is in the mix at λ = 1. Does the model come nearer to the real variance than with ω = σ? What is the limit of {eq}`filtered-fixed-point` for $\omega \to \infty$, and for $\omega \to 0$?
+# :::
+#
+# :::{solution-start} ex-beyond-width
+# :class: dropdown
+# :::
+# Nearer: without a filter the variance is the real one, and with the narrowest it is $\sigma^2/(1+\lambda)$.
+
+# %% tags=["solution"]
+lines = [
+    f"| {width:g} | {selected.filtered_fixed_point(1.0, width)[1]:.3f} |"
+    for width in (0.1, 0.5, 1.0, 2.0, 10.0)
+]
+Markdown("\n".join(["| ω / σ | variance at λ = 1, σ = 1 |", "|---|---|", *lines]))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Too much of what is liked
+# :label: ex-beyond-choice
+# At λ = 2, beyond $\sqrt\pi$, a strong preference has no fixed point. Has a weak one? Guess where the border lies.
+# :::
+#
+# :::{solution-start} ex-beyond-choice
+# :class: dropdown
+# :::
+# A weak one has: the pull of a preference grows with β. The border lies between 0.5 and 1.
+
+# %% tags=["solution"]
+strengths = (0.1, 0.3, 0.5, 1.0, 2.0)
+variances = [selected.chosen_fixed_point(2.0, beta)[1] for beta in strengths]
+lines = [
+    f"| {beta:g} | {f'{v:.3f}' if np.isfinite(v) else 'there is none'} |"
+    for beta, v in zip(strengths, variances, strict=True)
+]
+Markdown(
+    "\n".join(["| β | variance of the fixed point at λ = 2 |", "|---|---|", *lines])
+)
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} The best of four
+# :label: ex-beyond-four
+# Let the best of $K = 4$ be kept, not of pairs. Does {prf:ref}`prop-chosen` still hold in its second moments? Which step of the proof needs pairs?
+# :::
+#
+# :::{exercise} A filter of your own
+# :label: ex-beyond-selector
+# Write a selector that keeps the samples whose class is rarest so far (`CONTRIBUTING.md` has an example in twenty lines), and predict what it does to the share of the rarest tenth and to precision.
+# :::
+#
+# :::{admonition} Three things learnt
+# :class: tip
+#
+# 1. A filter of a fixed shape does not stop the collapse of the fully synthetic loop: it causes one, even with infinitely many samples.
+# 2. With real data in the mix a filter narrows the model, and a preference moves it and makes it wider.
+# 3. Pooling models gains nothing against an error that is statistical; more samples do.
+# :::
+#
+# *What this chapter does not show*: more of the tournament on images than the tables above have, and going back on finished runs. *Where to go next*: {doc}`neighbours` for schemes that keep everything,
+# {doc}`claims` for what became of the contracts.

@@ -210,7 +210,8 @@ repeated = np.repeat(real[:200], 3, axis=0)
 strict = PrecisionRecall(k=2)(repeated, real=real)
 radii = np.sqrt(nearest_others(repeated, 2)[:, -1])
 at_most = cdist(real, repeated) <= radii + 1e-9
-strict, {"recall with <=": round(float(at_most.any(axis=1).mean()), 2)}
+recalls = {"<": strict["recall"], "≤": at_most.any(axis=1).mean()}
+Markdown("; ".join(f"recall with {sign}: {r:.2f}" for sign, r in recalls.items()))
 
 # %% [markdown]
 # Neither is wrong, but they are different metrics where a generator repeats itself, as one that collapses does. This package
@@ -243,6 +244,60 @@ table.loc[shown, ["value", "standard_error", "bias"]].round(3)
 # *We see* that these three are blind to copies of the training set, so a λ = 0 run that memorises would look like the best of
 # all; that recall rises where quality falls; and that FID can be compared only at equal $n$. All metrics of the table are in
 # the ledger of every run of this package; FLD where the data set has held-out images, as digits and Fashion-MNIST have.
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise} Half of it noise
+# :label: ex-metrics-half
+# A generator draws a fresh real digit or pure noise, each half of the time. Predict its precision, recall, coverage and FID before you look: which of them halve, and which hardly notice?
+# :::
+#
+# :::{solution-start} ex-metrics-half
+# :class: dropdown
+# :::
+# Precision halves, since no noise lies near a real image; recall does not, since the real half still covers the real data, and the balls around the noise are large.
+
+# %% tags=["solution"]
+noise = generator(seed).integers(0, 256, images[rest].shape).astype(images.dtype)
+half = np.concatenate([images[rest][::2], noise[1::2]])
+answers = {"real": against(fresh), "half of it noise": against(features(half))}
+asked = ["precision", "recall", "coverage", "fid"]
+Markdown(pd.DataFrame(answers).T[asked].to_markdown(floatfmt=".3f"))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Larger balls
+# :label: ex-metrics-k
+# What do $k = 1$ and $k = 10$ neighbours make of the precision and the recall of fresh real images, where $k = 3$ is usual? Which $k$ would you choose to see a generator that blurs a little?
+# :::
+#
+# :::{solution-start} ex-metrics-k
+# :class: dropdown
+# :::
+# Both rise with $k$, as balls grow. Where everything lies inside, nothing can be seen: a small $k$ is the more sensitive, and the noisier.
+
+# %% tags=["solution"]
+train_features = features(images[train])
+by_k = {k: dict(PrecisionRecall(k=k)(fresh, real=train_features)) for k in (1, 3, 10)}
+table = pd.DataFrame(by_k).T.rename_axis("k").reset_index()
+Markdown(table.to_markdown(index=False, floatfmt=("g", ".3f", ".3f")))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} One class lost
+# :label: ex-metrics-class
+# A generator never draws the digit 8. Which of the ten metrics of {numref}`fig-verdicts` see it, and by how much should recall fall? Change `collapse_cases`, or make the features by hand as above.
+# :::
+#
+# :::{exercise} The rank of a collapsed set
+# :label: ex-metrics-rank
+# By {prf:ref}`prop-fid-factors`, what is the FID between real data and one image that is repeated? Which of its two parts remain, and can any number of repetitions change it?
+# :::
 
 # %% [markdown]
 # :::{admonition} Three things learnt

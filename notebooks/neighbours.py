@@ -95,8 +95,11 @@ glue("subsampled", f"{late:.2f}", display=False)
 #
 # :::{prf:proposition} The best weight
 # :label: prop-weight
-# The stationary variance $\frac{w^2 + (1-w)^2/\lambda}{1 - (1-w)^2}$ is least where $w^2 = (1-w)/\lambda$, and is then $w$ itself. At λ = 1 that is $1/\varphi = 0.618$,
-# one over the golden ratio.
+# The stationary variance
+#
+# $$ v = \frac{w^2 + (1-w)^2/\lambda}{1 - (1-w)^2} $$ (weighted-variance)
+#
+# is least where $w^2 = (1-w)/\lambda$, and is then $w$ itself. At λ = 1 that is $1/\varphi = 0.618$, one over the golden ratio.
 # :::
 #
 # :::{prf:proof}
@@ -107,7 +110,7 @@ glue("subsampled", f"{late:.2f}", display=False)
 # {cite:t}`he2025golden` found the golden ratio. In the paper's scheme, where the *same* real data come back every time, the best weight is 1: there
 # synthetic data tell nothing new, and any weight on them adds noise.
 
-# %% mystnb={"figure": {"name": "fig-weight", "caption": "Stationary error variance against the weight of the real data, with fresh real data every time: lines exact, points simulated, circles the minima, for three λ. Dashed: the diagonal on which all minima lie."}, "image": {"alt": "Three U-shaped curves whose minima lie on the diagonal; the one for lambda one at 0.618."}}
+# %% mystnb={"figure": {"name": "fig-weight", "caption": "Stationary error variance against the weight of the real data, with fresh real data every time: lines exact, by {eq}`weighted-variance`, points simulated, circles the minima, for three λ. Dashed: the diagonal on which all minima lie."}, "image": {"alt": "Three U-shaped curves whose minima lie on the diagonal; the one for lambda one at 0.618."}}
 weights = np.linspace(0.15, 1.0, 18)
 curves = {}
 for lam in (0.5, 1.0, 4.0):
@@ -173,6 +176,65 @@ Markdown(
 # *We see* all four, with the exact curves on the simulations. For the paper's own scheme the error variance ends below that of
 # accumulation for every λ, since it is bounded by $\frac32 < \pi^2/6$; only fresh real data make the estimate better than the first, and then
 # the weight matters.
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise} Half as many synthetic data
+# :label: ex-neighbours-weight
+# With fresh real data and λ = 0.5, is the best weight of the real data above or below $1/\varphi$? Solve $w^2 = (1-w)/\lambda$, and say what the counts alone, $1/(1+\lambda)$, would give.
+# :::
+#
+# :::{solution-start} ex-neighbours-weight
+# :class: dropdown
+# :::
+# Above, $w = \frac{\sqrt{1+4\lambda} - 1}{2\lambda}$; the counts give real data too little weight, and the less the larger λ is.
+
+# %% tags=["solution"]
+lines = [
+    f"| {lam:g} | {optimal_weight(lam):.3f} | {1 / (1 + lam):.3f} |"
+    for lam in (0.25, 0.5, 1.0, 2.0, 10.0)
+]
+head = "| λ | best weight, and least variance | weight by counts |"
+Markdown("\n".join([head, "|---|---|---|", *lines]))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} Accumulate or mix?
+# :label: ex-neighbours-accumulate
+# In the long run the mix beats accumulating for every λ. Is that so from the first retraining on, at λ = 1? Guess from {numref}`fig-neighbours`, where the two curves lie close.
+# :::
+#
+# :::{solution-start} ex-neighbours-accumulate
+# :class: dropdown
+# :::
+# Both begin with $1 + \frac14$; after that accumulating is worse.
+
+# %% tags=["solution"]
+times = [1, 2, 5, 20, 1000]
+accumulate, mix = (mean_variance(name, 1000)[times] for name in ("accumulate", "mix"))
+lines = [
+    f"| {t} | {a:.3f} | {m:.3f} |"
+    for t, a, m in zip(times, accumulate, mix, strict=True)
+]
+head = "| retrainings | accumulate | mix, λ = 1 |"
+Markdown("\n".join([head, "|---|---|---|", *lines]))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise} A window
+# :label: ex-neighbours-window
+# Let the training set be the real data and the samples of the last three generations. Between which two curves of {numref}`fig-neighbours` does its variance lie? Write the recursion.
+# :::
+#
+# :::{exercise} A spike less sharp
+# :label: ex-neighbours-leak
+# In {prf:ref}`prop-leak` the half width of the spike is $e^{-1/d^2}$. Does the proof still work with $d^2$ in its place? What does that say about which families are safe?
+# :::
 
 # %% [markdown]
 # :::{admonition} Three things learnt

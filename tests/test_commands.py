@@ -118,6 +118,9 @@ TYPED = {
     "make read": DRY,
     "make pdf": DRY,
     "papermill notebooks/retrain.ipynb out.ipynb -p lam 0.5 -p seed 3": PLAIN,
+    "papermill notebooks/01_gaussian_warmup.ipynb out.ipynb -p n 200 -p n_chains 2000": Way(
+        added=" -p n_chains 50 -p n_generations 60"
+    ),
     "make test": Way(prints="pytest --numprocesses auto --dist loadfile"),
     "make lint": PLAIN,
     "make notebooks": PLAIN,

@@ -13,7 +13,7 @@ MENDS = (
     (re.compile(r"<th([^>]*)>(?:\s|<p></p>)*</th>"), r"<td\1></td>"),
     (re.compile(r' role="list"( class="citation-list")'), r"\1"),
     (re.compile(r' role="doc-biblioentry"'), ""),
-    (re.compile(r' id="proof-content"'), ""),  # of every theorem on a page
+    (re.compile(r' id="(proof-content|proof|exercise-content|solution-content)"'), ""),  # of every one on a page
     (re.compile(rf"{SIDEBAR}>"), rf'{SIDEBAR} role="region" aria-label="Sidebar">'),
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     (re.compile(r'(search-button-field[^>]*?) aria-label="Search"'), r"\1"),

@@ -25,6 +25,7 @@ from iterative_retraining.studies.plots.runs import (
     quality_curves,
     sample_grid,
     sampler_curves,
+    social_card,
 )
 from iterative_retraining.studies.plots.selected import curation_panels, filtered_variances
 from iterative_retraining.studies.plots.showing import show_with_numbers
@@ -70,6 +71,7 @@ __all__ = [
     "seconds_by_stage",
     "shares_collapsed",
     "show_with_numbers",
+    "social_card",
     "spread_curves",
     "stacked_errors",
     "std_bands",

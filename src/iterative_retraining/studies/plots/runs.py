@@ -159,6 +159,16 @@ def preview_rows(sets: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def social_card(sets: Mapping[str, np.ndarray], title: str) -> Figure:
+    """`preview_rows` under a title, in the shape of a picture that is shown beside a link: 1200 x 630 at 100 dpi."""
+    figure = preview_rows(sets)
+    figure.suptitle(title, fontsize=30)
+    for axis in figure.axes:
+        axis.set_title(axis.get_title(loc="left"), loc="left", fontsize=22)
+    figure.set_size_inches(12, 6.3)
+    return figure
+
+
 def mosaic(images: np.ndarray, columns: int = 4) -> np.ndarray:
     """Images (N, H, W[, C]) as one of ``columns`` tiles a row with grey lines between them; N is a multiple of that."""
     n, height, width, *colours = images.shape

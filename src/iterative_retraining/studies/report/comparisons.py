@@ -64,13 +64,14 @@ def paired_table(runs: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> str:
         lines.append(f"| {label_of(name)} | {' | '.join(cells)} |")
     note = (
         "Mean over the second half of the retrainings, less that of λ = 0 of the same seed: mean over "
-        f"{tests.n_seeds.min()} seeds ± 95 % t-interval; q: paired t-test, Benjamini–Hochberg over the table."
+        f"{tests.n_seeds.min()} seeds ± 95 % t-interval; p: paired t-test, adjusted for the number of tests "
+        "(Benjamini–Hochberg)."
     )
     return "\n".join(lines) + f"\n\n{note}"
 
 
 def _told(q: float) -> str:
-    return "the same in all seeds" if np.isnan(q) else f"q = {q:.2g}"
+    return "the same in all seeds" if np.isnan(q) else f"p = {q:.2g}"
 
 
 def arm_table(runs: pd.DataFrame, floor: Mapping[str, Any], metrics: Sequence[str] = SHOWN) -> str:
