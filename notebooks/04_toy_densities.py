@@ -126,7 +126,12 @@ figure = plots.density_maps(
 )
 
 # %% tags=["hide-input"]
-Markdown(f"{told.start_sentence(rows)}\n\n{told.network_table(rows)}")
+sentences = [
+    told.start_sentence(rows),
+    told.network_table(rows),
+    told.long_sentence(rows),
+]
+Markdown("\n\n".join(sentences))
 
 # %% [markdown]
 # ## Figure 4: a second distribution
