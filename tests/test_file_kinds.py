@@ -73,7 +73,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("content", "words"), KINDS)
+@pytest.mark.parametrize(("content", "words"), KINDS, ids=[words for _, words in KINDS])
 def test_a_file_is_what_wrote_it(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
     found = seems_to_be(tmp_path / "file")
