@@ -54,7 +54,7 @@ KINDS = [
     (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "an XML page, such as a server sends"),
     (b'{"error": "quota exceeded"}', "JSON text, such as a server sends"),
     (b"Repository not found\n", "text that begins 'Repository not found'"),
-    (gzip.compress(b"x"), "a gzip file"),
+    (gzip.compress(b"x", mtime=0), "a gzip file"),
     (tarred(), "a tar archive"),
     (image("PNG"), "a PNG image"),
     (image("JPEG"), "a JPEG image"),
