@@ -171,7 +171,12 @@ def test_a_download_that_was_not_finished_is_pointed_out(tmp_path):
         load_dataset("cifar10", tmp_path)
 
 
-FOREIGN = [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html>\n<p>Not found", gzip.compress(b"x", mtime=0)]
+FOREIGN = [
+    b"",
+    b"version https://git-lfs.github.com/spec/v1\n",
+    b"<!DOCTYPE html>\n<p>Not found",
+    gzip.compress(b"x", mtime=0),
+]
 
 
 @pytest.mark.parametrize("content", FOREIGN)

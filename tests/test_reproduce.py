@@ -15,7 +15,7 @@ from iterative_retraining.metrics import ImageMetrics
 from iterative_retraining.models.gaussian import Gaussian
 from iterative_retraining.reproduce import Comparison, main, read_published_run
 from iterative_retraining.runs.directory import write_json
-from iterative_retraining.runs.provenance import read_manifest, sources_here
+from iterative_retraining.runs.provenance import add_reproduced, read_manifest, sources_here
 from iterative_retraining.runs.publishing import publish
 from iterative_retraining.runs.source import source_sha256
 from iterative_retraining.status import run_status, stale_note
@@ -102,6 +102,25 @@ def test_what_comes_out_the_same_is_reproduced(gaussian, capsys, source):
     assert "stale" not in note
     assert "1 of these 1 runs are from before" in note
     assert note.endswith("up to generation 1.")
+
+
+def test_what_is_only_measured_since_is_no_code_of_the_published_run(gaussian):
+    measured = read_manifest(gaussian)["measured"]
+    of_other_code(gaussian, {"source_sha256": "0" * 64})
+    change_manifest(gaussian, measured=measured | {"metrics": measured["metrics"][:-2]})
+    assert main([str(gaussian)]) == 0
+    assert read_manifest(gaussian)["measured"]["metrics"] == measured["metrics"][:-2]
+    assert run_status(gaussian).code == "reproduced to 1"
+
+
+def test_a_run_made_again_by_code_that_has_changed_since_proves_nothing(gaussian, tmp_path):
+    again = finish(tmp_path / "again", model="gaussian", n_real=300, n_retrain=2)
+    attempts = [attempt | {"source_sha256": "0" * 64} for attempt in read_manifest(again)["attempts"]]
+    change_manifest(again, attempts=attempts)
+    before = (gaussian / "manifest.json").read_bytes()
+    with pytest.raises(RunError, match=r"the code has changed since .*again was begun; remove it"):
+        add_reproduced(gaussian, again, 2)
+    assert (gaussian / "manifest.json").read_bytes() == before
 
 
 def test_a_run_reproduced_by_code_that_has_changed_since_is_stale_again(gaussian):

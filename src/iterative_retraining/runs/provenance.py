@@ -140,12 +140,20 @@ def finish_attempt(run: Run, outcome: str, message: str, seconds: float) -> None
 
 
 def add_reproduced(published: Path, again: Path, generations: int) -> None:
-    """Adds to the manifest of ``published`` that the run in ``again`` came out the same, up to that generation."""
+    """Adds to the manifest of ``published`` that the run in ``again`` came out the same, up to that generation.
+
+    The code is recorded as far as ``published`` reaches it: what is only measured since is left out. Raises RunError if
+    the code here is not the one that began ``again``.
+    """
     found, manifest = read_manifest(again), read_manifest(published)
     attempt = found["attempts"][-1]
-    made_by = {key: attempt[key] for key in ("source_sha256", "git", "python", "packages", "hardware")}
+    if attempt["source_sha256"] != source_sha256(sources_here(found)):
+        raise RunError(f"the code has changed since {again} was begun; remove it, and run the published run again")
+    made_by = {key: attempt[key] for key in ("git", "python", "packages", "hardware")}
     manifest.setdefault("measured", found["measured"])  # that of earlier code does not have it
-    manifest.setdefault("reproduced", []).append({"when": _now(), "generations": generations} | made_by)
+    source = source_sha256(sources_here(manifest))
+    about = {"when": _now(), "generations": generations, "source_sha256": source}
+    manifest.setdefault("reproduced", []).append(about | made_by)
     write_json(published / "manifest.json", sealed(manifest))
 
 
