@@ -13,22 +13,18 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
 KEPT = {f"MALLOC_{what}_THRESHOLD_": str(2**30) for what in ("MMAP", "TRIM")}  # as in the Snakefile
 
 
-def measure(n_images: int, n_samples: int, threads: int) -> tuple[str, tuple[float, float]]:
-    """The SHA-256 of the samples, and images a second in training and samples a second, after one short fit and one
-    batch that are not counted.
-
-    With one thread in the processor's seconds, so that other work on the machine counts less.
-    """
+def model_of_digits(n_images: int, threads: int) -> tuple[Any, Any]:
+    """EDM with the options of digits, fitted and sampled for a moment, whose next fit takes ``n_images``; its data."""
     import torch
 
     from iterative_retraining.datasets import load_dataset
-    from iterative_retraining.files import data_sha256
     from iterative_retraining.models import build_model, resolve_options
     from iterative_retraining.training_set import TrainingSet
 
@@ -38,6 +34,29 @@ def measure(n_images: int, n_samples: int, threads: int) -> tuple[str, tuple[flo
     model = build_model("edm", real.shape[1:], resolve_options("edm", "digits", {}), **budgets)
     data = TrainingSet.of(real)
     model.fit(data, seed=0).sample(64, seed=0)
+    return model, data
+
+
+def print_ratios(names: tuple[str, str], speeds: np.ndarray) -> None:
+    """A Markdown table of two ways called ``names``: ``speeds`` of them (pairs, way, training or sampling), and their
+    ratios, the second over the first, pair by pair."""
+    print(f"| digits, EDM | {', a second | '.join(names)}, a second | ratio: median (min to max) |")
+    print("|---|---|---|---|")
+    for name, (first, second) in zip(("training", "sampling"), speeds.transpose(2, 1, 0), strict=True):
+        ratio = second / first
+        spread = f"{np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})"
+        print(f"| {name} | {np.median(first):.0f} | {np.median(second):.0f} | {spread} |")
+
+
+def measure(n_images: int, n_samples: int, threads: int) -> tuple[str, tuple[float, float]]:
+    """The SHA-256 of the samples, and images a second in training and samples a second, after one short fit and one
+    batch that are not counted.
+
+    With one thread in the processor's seconds, so that other work on the machine counts less.
+    """
+    from iterative_retraining.files import data_sha256
+
+    model, data = model_of_digits(n_images, threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     start = clock()
     model.fit(data, seed=1)
@@ -61,13 +80,7 @@ def main(given: argparse.Namespace) -> None:
     pairs = [[in_a_process(arguments, kept) for kept in (False, True)] for _ in range(given.pairs)]
     if len({digest for pair in pairs for digest, _ in pair}) != 1:
         raise RuntimeError("the samples of plain and kept memory differ")
-    speeds = np.array([[found for _, found in pair] for pair in pairs])  # (pairs, plain or kept, training or sampling)
-    print("| digits, EDM | plain, a second | kept, a second | ratio: median (min to max) |")
-    print("|---|---|---|---|")
-    for name, (plain, kept) in zip(("training", "sampling"), speeds.transpose(2, 1, 0), strict=True):
-        ratio = kept / plain
-        spread = f"{np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})"
-        print(f"| {name} | {np.median(plain):.0f} | {np.median(kept):.0f} | {spread} |")
+    print_ratios(("plain", "kept"), np.array([[found for _, found in pair] for pair in pairs]))
 
 
 if __name__ == "__main__":

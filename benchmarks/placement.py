@@ -2,8 +2,8 @@
 
     python benchmarks/placement.py --rounds 3
 
-EDM with the options of digits is trained and sampled in two processes of one thread at once, then in one process of two
-threads, ratios round by round. Wall times, so nothing else may run. The Snakefile gives a run one core.
+EDM with the options of digits is trained and sampled in one process of two threads, then in two processes of one
+thread at once, ratios round by round. Wall times, so nothing else may run. The Snakefile gives a run one core.
 """
 
 import argparse
@@ -14,21 +14,12 @@ from multiprocessing.synchronize import Barrier
 
 import numpy as np
 
+from allocator import model_of_digits, print_ratios
+
 
 def work(threads: int, n_images: int, n_samples: int, begin: Barrier, found: Queue) -> None:
     """Puts images a second in training and samples a second; begins with the others, after a short fit."""
-    import torch
-
-    from iterative_retraining.datasets import load_dataset
-    from iterative_retraining.models import build_model, resolve_options
-    from iterative_retraining.training_set import TrainingSet
-
-    torch.set_num_threads(threads)
-    real, _ = load_dataset("digits")
-    budgets = {"n_images_initial": 512, "n_images_per_retraining": n_images}
-    model = build_model("edm", real.shape[1:], resolve_options("edm", "digits", {}), **budgets)
-    data = TrainingSet.of(real)
-    model.fit(data, seed=0).sample(64, seed=0)
+    model, data = model_of_digits(n_images, threads)
     begin.wait()
     start = time.perf_counter()
     model.fit(data, seed=1)
@@ -56,14 +47,9 @@ def speeds(processes: int, threads: int, n_images: int, n_samples: int) -> np.nd
 
 def main(given: argparse.Namespace) -> None:
     """Prints a row for training and one for sampling."""
-    ways = ((given.cores, 1), (1, given.cores))
-    rounds = np.array([[speeds(*way, given.images, given.samples) for way in ways] for _ in range(given.rounds)])
-    print(f"| digits, EDM | a run a core, a second | {given.cores} threads a run | ratio: median (min to max) |")
-    print("|---|---|---|---|")
-    for name, (alone, together) in zip(("training", "sampling"), rounds.transpose(2, 1, 0), strict=True):
-        ratio = alone / together
-        spread = f"{np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})"
-        print(f"| {name} | {np.median(alone):.0f} | {np.median(together):.0f} | {spread} |")
+    ways = ((1, given.cores), (given.cores, 1))
+    rounds = [[speeds(*way, given.images, given.samples) for way in ways] for _ in range(given.rounds)]
+    print_ratios((f"{given.cores} threads a run", "a run a core"), np.array(rounds))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_the_plane_has_a_row_a_distribution(tmp_path):
     file.write_text(json.dumps(told))
     rows = spent_table([], file).splitlines()[2:]
     assert rows == [
-        "| 3 | eight gaussians, in the plane | 6 | – | – | 2.0 of 1 of 2 arms | – |",
+        "| 3 | eight gaussians, in the plane | 6 | – | – | 2.0, by 1 of 2 arms | – |",
         "| 4 | two moons, in the plane | 3 | – | – | 1.0 | – |",
     ]
     file.write_text(json.dumps({name: {"scale": scale} for name in told}))

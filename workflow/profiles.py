@@ -19,11 +19,10 @@ from iterative_retraining.models.checkpoints import check_minutes
 from iterative_retraining.models.graphs import check_graphs
 from iterative_retraining.models.memory import check_micro_batch
 from iterative_retraining.models.paths import SAMPLER_OPTIONS
-from iterative_retraining.parameters import load_yaml
+from iterative_retraining.parameters import PATHS, load_yaml
 from iterative_retraining.runs.origin import init_identity
 
 KEYS = ("description", "seeds", "run", "arms", "chapters", "resources")
-PATHS = ("init", "features_weights", "data_dir", "tensorboard_dir")
 # Of a run, but not of its identity.
 BESIDE_CONFIG = (
     "n_retrain", "model_options", "features", "features_resizing", "keep_every", "keep_samples", "checkpoint_images",

@@ -25,12 +25,11 @@ from typing import Any
 from iterative_retraining.config import RunConfig
 from iterative_retraining.errors import ConfigError, UserError, refuse_unknown
 from iterative_retraining.experiment import open_experiment
-from iterative_retraining.parameters import check_text, load_yaml, parse_value
+from iterative_retraining.parameters import PATHS, check_text, load_yaml, parse_value
 from iterative_retraining.rehearsal import Measured, rehearse, report
 from iterative_retraining.runs.attempts import Terminated
 from iterative_retraining.runs.progress import ProgressDisplay, opening_lines, tensorboard_writer
 
-PATHS = ("data_dir", "init", "run_dir", "features_weights", "tensorboard_dir")
 OF_CONFIG = [f.name for f in fields(RunConfig) if f.name not in ("options", "init")]
 NAMES = [*(name for name in inspect.signature(open_experiment).parameters if name != "parameters"), *OF_CONFIG]
 
@@ -59,7 +58,7 @@ def parameters(arguments: Sequence[str]) -> dict[str, Any]:
     values |= {name: parse_value(value) for name, value in given.parameter}
     refuse_unknown("parameter", values, [*NAMES, "tensorboard_dir"])
     for name, text in given.parameter:
-        if name in PATHS:
+        if name in (*PATHS, "run_dir"):
             check_text(name, values[name], text)
     return values
 

@@ -12,14 +12,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from iterative_retraining.datasets import DATASETS
 from iterative_retraining.devices import why_no_gpu
 from iterative_retraining.errors import ConfigError, find, refuse_unknown, shown
 from iterative_retraining.interfaces import Dataset, ModelFamily, Scheme, Selector
 from iterative_retraining.models import MODELS, resolve_options
-from iterative_retraining.schemes import build_scheme, check_lam, synthetic_count
+from iterative_retraining.schemes import build_scheme, check_lam
 from iterative_retraining.selectors import build_selector, check_keep_rate
 
 LATENTS = ("fresh", "fixed")
@@ -232,16 +230,3 @@ def check_device(device: str) -> str:
             "take device 'cpu' or 'auto'"
         )
     return device
-
-
-def rows_with_rare(labels: np.ndarray, rare_class: int, rare_share: float) -> np.ndarray:
-    """All rows but those of the rare class beyond the first floor(rare_share count). Raises ValueError if it has none
-    then."""
-    of_class = np.flatnonzero(labels == rare_class)
-    n = synthetic_count(rare_share, len(of_class))
-    if n == 0:
-        raise ValueError(
-            f"rare_class = {rare_class} with rare_share = {rare_share:g} is not allowed: of the "
-            f"{len(of_class)} real images of that class none is left"
-        )
-    return np.setdiff1d(np.arange(len(labels)), of_class[n:])

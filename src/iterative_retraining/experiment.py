@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from iterative_retraining.config import OF_RARITY, RunConfig, check_count, check_device, check_path, rows_with_rare
+from iterative_retraining.config import OF_RARITY, RunConfig, check_count, check_device, check_path
+from iterative_retraining.datasets.rare import rows_with_rare
 from iterative_retraining.distributed import Team, find_team, set_float32
 from iterative_retraining.errors import (
     ConfigError,

@@ -17,6 +17,7 @@ import yaml
 from iterative_retraining.errors import ConfigError, refuse_unknown
 from iterative_retraining.yaml_door import papermill_yaml, same_meaning
 
+PATHS = ("init", "features_weights", "data_dir", "tensorboard_dir")  # parameters that a profile takes too, and text
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
 DIGITS = "[0-9]+(?:_[0-9]+)*"
 SCALARS = {  # of the core schema, https://yaml.org/spec/1.2.2/#103-core-schema

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from iterative_retraining.config import RunConfig, check_device, rows_with_rare
+from iterative_retraining.config import RunConfig, check_device
 from iterative_retraining.datasets import load_dataset
+from iterative_retraining.datasets.rare import rows_with_rare
 from iterative_retraining.errors import ConfigError, RunError, UserError
 from iterative_retraining.files import append_line, cut_torn_line, data_sha256, sealed, write_json
 from iterative_retraining.metrics import METRICS, ImageMetrics

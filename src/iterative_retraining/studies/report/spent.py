@@ -64,7 +64,7 @@ def _plane(file: Path) -> list[tuple[str, ...]]:
         seconds = [about["seconds"] for about in parts if "seconds" in about]
         hours = f"{sum(seconds) / 3600:.1f}"
         if len(seconds) < len(parts):
-            hours = f"{hours} of {len(seconds)} of {len(parts)} arms" if seconds else "–"
+            hours = f"{hours}, by {len(seconds)} of {len(parts)} arms" if seconds else "–"
         if parts:
             rows.append((figure, f"{distribution.replace('_', ' ')}, in the plane", f"{runs}", "–", "–", hours, "–"))
     return rows
