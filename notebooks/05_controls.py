@@ -55,7 +55,7 @@ Markdown("\n\n".join(filter(None, [scale_note(scale, run_dirs), stale_note(run_d
 Markdown(gains_table("digits"))
 
 # %% [markdown]
-# A sampler that widens narrow directions puts back what the loop takes away, one that narrows them takes more. So the fully synthetic arm is
+# A sampler that widens narrow directions would hide a loss of variance, one that narrows them would add to it. So the fully synthetic arm is
 # to be run with two samplers from the same seeds and budgets; the figure shows what has been run.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-sampler", "caption": "The fully synthetic arm and λ = 1 by sampler: variance of pixels, FID and precision against the number of retrainings. Lines: mean over seeds; bands: their range. Grey: real images."}, "image": {"alt": "Panels of pixel variance, FID and precision against retrainings, a curve for each sampler."}}

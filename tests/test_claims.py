@@ -219,7 +219,7 @@ def test_a_run_that_failed_is_told_and_not_missing():
     three = seeds(lambda s: run(1 + 0.2 * np.arange(21), s), n=2)
     found = judge(claim(trend("above", 0.1)), pd.concat([three, diverged(2)]))
     assert found.verdict == RUN_FAILED
-    assert found.why.startswith("fid, slope: 2 of 3 seeds; failed: mix-0.0-2-")
+    assert found.why.startswith("FID, slope: 2 of 3 seeds; failed: mix-0.0-2-")
     assert found.why.endswith("(NonFiniteLossError: generation 7: the loss is nan at step 3)")
     assert sum(run_id.startswith("mix-0.0-2-") for run_id in found.run_ids) == 1
     # of another arm, or beside enough seeds, it changes nothing
@@ -277,7 +277,7 @@ def test_a_complete_run_is_evidence_with_its_parameters(tmp_path):
     assert set(found.n_retrain) == {2}
     assert {"precision", "started", "latents", "model"} <= set(found)
     test = trend("above", 0.0, arm=FS)
-    assert judge(claim(test, n_retrain=2, min_seeds=2), found).why == "fid, slope: 1 of 2 seeds"
+    assert judge(claim(test, n_retrain=2, min_seeds=2), found).why == "FID, slope: 1 of 2 seeds"
     ledger = path / "ledger.jsonl"
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:2]))
     assert not counts(path)

@@ -36,6 +36,7 @@ from iterative_retraining.studies.report.findings import (
     Arms,
     Finding,
 )
+from iterative_retraining.studies.report.labels import label_of
 from iterative_retraining.studies.theory.ages import aged
 
 _TEXT, _NUMBER = {"type": "string", "minLength": 1}, {"type": "number"}
@@ -188,7 +189,9 @@ def _judge(test: Mapping[str, Any], arms: Arms) -> Finding:
     of = test.get("of", "slope" if test["rule"] == "trend" else "level")
     parts = [t["weight"] * arms.per_seed(t["arm"], t.get("metric", test["metric"]), of) for t in _terms(test)]
     values = pd.concat(parts, axis=1, join="inner").sum(axis=1).to_numpy()
-    return _compared(values, test["expect"], test["margin"], f"{test['metric']}, {of}", arms)
+    return _compared(
+        values, test["expect"], test["margin"], f"{label_of(test['metric'])}, {of.replace('_', ' ')}", arms
+    )
 
 
 def _compared(values: np.ndarray, expect: str, margin: float, name: str, arms: Arms) -> Finding:
@@ -229,7 +232,9 @@ def _judge_ages(test: Mapping[str, Any], arms: Arms) -> Finding:
         predicted = ratio / one * effects[test["calibrate"]]
         values = (effects[lam] - predicted).dropna().to_numpy()
         margin = test["tolerance"] * abs(predicted.mean())
-        found.append(_compared(values, "within", margin, f"{metric} at lam = {lam:g}, seen less predicted", arms))
+        found.append(
+            _compared(values, "within", margin, f"{label_of(metric)} at λ = {lam:g}, seen less predicted", arms)
+        )
     return _together(found)
 
 
